@@ -1,4 +1,4 @@
-//! Settings of the client listener: paths, credentials and origins.
+//! Settings of the client listener: paths, cookies, headers and origins.
 
 use std::fmt;
 
@@ -10,18 +10,11 @@ use serde_json::{Map, Value};
 
 use super::bundle::ClientBundle;
 use super::forwarded::scheme_of;
-use super::handshake::{cookies_named, find_tokens};
 use super::origin::{AllowedOrigin, is_from_here, is_of_this_machine};
 use super::peer::HttpPeer;
-use crate::auth::{Authenticator, Place, PresentedSession};
-use crate::conn::state::Credentials;
-use crate::plugin::Runtime;
 
 /// Parameters of Engine.IO's, which say nothing of the client.
 const OF_TRANSPORT: [&str; 5] = ["EIO", "transport", "sid", "t", "b64"];
-
-/// The most session cookies of one request that are checked.
-const MAX_SESSION_COOKIES: usize = 3;
 
 /// Settings of the client listener.
 #[derive(Clone, Default)]
@@ -63,41 +56,8 @@ impl fmt::Debug for ClientConfig {
 }
 
 impl ClientConfig {
-    /// The credentials of a request. A cookie counts only from pages that may use it. For a session the operator's
-    /// endpoint is asked, unless a token of the request is valid.
-    pub(super) async fn credentials(
-        &self,
-        auth: &Authenticator,
-        plugins: &Runtime,
-        request: &Request<Incoming>,
-        peer: &HttpPeer,
-    ) -> Credentials {
-        let headers = request.headers();
-        let mut tokens = find_tokens(headers, request.uri().query(), self.cookie.as_deref());
-        let mut sessions = match &self.session_cookie {
-            Some(cookie) => cookies_named(headers, cookie).filter(|value| !value.is_empty()).collect(),
-            None => Vec::new(),
-        };
-        let mut refused = None;
-        let has_cookie = !sessions.is_empty() || tokens.iter().any(|token| token.place == Place::Cookie);
-        if has_cookie && !self.may_carry_cookies(headers, peer) {
-            tokens.retain(|token| token.place != Place::Cookie);
-            sessions.clear();
-            refused = Some(
-                "a page of this origin may not connect with a cookie: add the origin by its name to cors.origins, or send \
-                 the token in another place",
-            );
-        }
-        let session = match sessions.is_empty() || matches!(auth.verify_any(&tokens, None), Some(Ok(_))) {
-            true => None,
-            false => check_sessions(auth, &sessions).await,
-        };
-        let handshake = (plugins.has_connect_listeners()).then(|| self.handshake(request));
-        Credentials { tokens: tokens.into(), session, handshake, refused }
-    }
-
     /// The query and the chosen headers of a request, without credentials: fields of a JSON object.
-    fn handshake(&self, request: &Request<Incoming>) -> Box<str> {
+    pub(super) fn handshake(&self, request: &Request<Incoming>) -> Box<str> {
         let pairs = form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes());
         let query = pairs.filter(|(name, _)| !OF_TRANSPORT.contains(&&**name));
         let query: Map<String, Value> = query.map(|(name, value)| (name.into_owned(), value.into())).collect();
@@ -113,7 +73,7 @@ impl ClientConfig {
 
     /// Whether a request comes from a page of this host, from no page, or from an origin that is allowed by name.
     /// Browsers send cookies with requests from any site's pages, so a cookie alone proves nothing.
-    fn may_carry_cookies(&self, headers: &HeaderMap, peer: &HttpPeer) -> bool {
+    pub(super) fn may_carry_cookies(&self, headers: &HeaderMap, peer: &HttpPeer) -> bool {
         is_from_here(headers, scheme_of(headers, peer)) || self.origin_if(headers, AllowedOrigin::is_named).is_some()
     }
 
@@ -128,19 +88,6 @@ impl ClientConfig {
         let is_allowed = self.origins.iter().any(|allowed| counts(allowed) && allowed.allows(origin));
         (is_allowed || self.demo_secret.is_some() && is_of_this_machine(value)).then_some(value)
     }
-}
-
-/// The session of the first cookie that has one. A browser sends a cookie for each path and domain.
-async fn check_sessions(auth: &Authenticator, cookies: &[&str]) -> Option<PresentedSession> {
-    let sessions = auth.sessions()?;
-    let mut first_error = None;
-    for cookie in cookies.iter().take(MAX_SESSION_COOKIES) {
-        match sessions.check(cookie).await {
-            Ok(handle) => return Some(Ok(handle)),
-            Err(error) => first_error = first_error.or(Some(error)),
-        }
-    }
-    first_error.map(Err)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use serde_json::json;
 
+use super::credentials::read_credentials;
 use super::handshake::{handshake_key, upgrade};
 use super::peer::HttpPeer;
 use crate::conn::shard::Shard;
@@ -167,8 +168,7 @@ async fn answer_session(
         Transport::WebSocket => Some(handshake_key(request.headers()).map_err(|_| Refusal::BadRequest)?),
         Transport::Polling => None,
     };
-    let credentials =
-        shard.shared().client.credentials(&shard.shared().auth, &shard.shared().plugins, &request, &peer).await;
+    let credentials = read_credentials(shard, &request, &peer).await;
     if shard.is_refusing() {
         // The host began to shut down while an endpoint was asked.
         return Ok(restarting());

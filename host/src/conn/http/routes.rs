@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use hyper::header::{HeaderValue, SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{Method, Request, StatusCode};
 
+use super::credentials::read_credentials;
 use super::forwarded::{client_of, is_forwarded};
 use super::handshake::{handshake_key, upgrade};
 use super::peer::HttpPeer;
@@ -75,8 +76,7 @@ async fn websocket(shard: &Rc<Shard>, peer: &HttpPeer, request: Request<Incoming
         Ok(key) => key,
         Err(message) => return upgrade_required(message),
     };
-    let credentials =
-        shard.shared().client.credentials(&shard.shared().auth, &shard.shared().plugins, &request, peer).await;
+    let credentials = read_credentials(shard, &request, peer).await;
     if shard.is_refusing() {
         // The host began to shut down while an endpoint was asked.
         return restarting();

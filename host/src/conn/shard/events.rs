@@ -126,7 +126,7 @@ impl Shard {
     /// expiry.
     fn renew_token(self: &Rc<Self>, connection: &Rc<Connection>, payload: &Payload, id: Option<i128>) {
         let renewed = token_of(payload).and_then(|token| {
-            let verified = self.shared().auth.verify_only(&token);
+            let verified = self.check_token(self.transport_of(connection).as_deref(), &token);
             let session = verified.map_err(|refusal| Failure::new(refusal.kind.into(), refusal.message))?;
             if connection.identity.borrow().user != session.identity.user {
                 let message = "the token is another user's: open another connection for it";

@@ -152,7 +152,8 @@ impl Shard {
         let auth = &self.shared().auth;
         let Credentials { tokens, session, refused, .. } = &eio.credentials;
         let token = fields.token();
-        if let Some(verified) = auth.verify_any(token.iter().chain(tokens), session.as_ref()) {
+        let presented = token.iter().chain(tokens);
+        if let Some(verified) = self.check_credentials(Some(transport), presented, session.as_ref()) {
             return verified.map_err(|refusal| {
                 let message = match refused {
                     Some(more) => format!("{}; {more}", refusal.message),

@@ -34,7 +34,7 @@ impl Shard {
     pub(super) fn begin_plain(self: &Rc<Self>, transport: &Rc<Transport>, credentials: &Credentials) {
         transport.handshake.borrow_mut().clone_from(&credentials.handshake);
         let auth = &self.shared().auth;
-        match auth.verify_any(&credentials.tokens, credentials.session.as_ref()) {
+        match self.check_credentials(Some(transport), &credentials.tokens, credentials.session.as_ref()) {
             Some(verified) => self.sign_in(transport, verified, None),
             None => match auth.anonymous(self.connections().next_id(), transport.peer.ip()) {
                 Some(session) => self.open_plain(transport, session, None),
@@ -196,7 +196,7 @@ impl Shard {
     fn authenticate_first(self: &Rc<Self>, transport: &Rc<Transport>, payload: &Payload, id: Option<i128>) {
         let frame = match (token_of(payload), id) {
             (Ok(token), id) => {
-                self.sign_in(transport, self.shared().auth.verify_only(&token), id);
+                self.sign_in(transport, self.check_token(Some(transport), &token), id);
                 let Some(id) = id.filter(|_| !transport.connections.borrow().is_empty()) else { return };
                 plain::encode_reply(id, Ok(&Payload::empty()))
             }

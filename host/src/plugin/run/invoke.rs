@@ -1,44 +1,23 @@
-//! The call of a feature with an event, the check of its outcome, and the consequences of a fault.
+//! The call of a feature with an event, and the consequences of a fault.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use roundhouse_contract::Rules;
-
 use super::commit::Done;
-use super::effect::{self, Checked, Connections, Effect};
-use super::rooms::{NotAdmitted, admit_to_rooms};
+use super::effect::Checked;
+use super::outcome::{CallError, check_outcome};
+use super::scope::Scope;
 use super::shared::Shared;
 use super::state::{ThreadState, Visit};
-use crate::hub::Overfull;
-use crate::metrics::Limit;
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Identity};
+use crate::model::{CloseCode, ErrorCode, Failure, Identity};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
-use crate::plugin::guest::convert::connect_refusal;
-use crate::plugin::guest::sandbox::{Context, Fault, Instance};
+use crate::plugin::guest::sandbox::{Context, Instance};
 use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
 use crate::plugin::load::migrate::{Present, State, take_over};
-
-/// Why a call has no outcome to commit.
-enum CallError {
-    /// The feature refused the event: its sender gets this, and nothing is committed.
-    Refused(Failure),
-    /// A backend has to be asked first about this user and room.
-    Pending(Arc<Identity>, Box<str>),
-    /// The component trapped, took too long or broke a rule.
-    Fault(String),
-}
-
-impl From<Fault> for CallError {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault.to_string())
-    }
-}
 
 /// The result of an event.
 pub(crate) enum Handled {
@@ -79,19 +58,29 @@ impl ThreadState {
         }
     }
 
-    /// Calls the feature. Returns the checked outcome, and the state that the call got.
-    fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
-        let Visit { plugin, address, event, place } = *visit;
+    /// Checks that an event's call may change what it changes.
+    ///
+    /// # Errors
+    /// If there is no room for its scope, or the store takes no changes.
+    fn check_bounds(&mut self, visit: &Visit<'_>) -> Result<(), Failure> {
+        let Visit { plugin, event, place, .. } = *visit;
         // A query makes no scope, so it needs no room.
         if !event.is_query() && place.is_none() {
-            let checked = self.check_scopes(visit);
-            checked.and_then(|()| self.make_room(plugin, Some(event))).map_err(CallError::Refused)?;
+            self.check_scopes(visit)?;
+            self.make_room(plugin, Some(event))?;
         }
         let is_durable = place.is_some_and(|place| self.scopes[place].is_durable);
         if let Some(store) = self.shared.store.as_ref().filter(|_| is_durable && event.is_retryable()) {
-            let checked = store.takes_changes().and_then(|()| self.shared.check_states(plugin, event));
-            checked.map_err(CallError::Refused)?;
+            store.takes_changes()?;
+            self.shared.check_states(plugin, event)?;
         }
+        Ok(())
+    }
+
+    /// Calls the feature. Returns the checked outcome, and the state that the call got.
+    fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
+        let Visit { plugin, address, event, place } = *visit;
+        self.check_bounds(visit).map_err(CallError::Refused)?;
         let seed = self.next_seed();
         let responsible = self.shared.responsible(event);
         let Self { scopes, instances, shared, wakes, .. } = self;
@@ -108,30 +97,8 @@ impl ThreadState {
             }
             None => Present::AsStored,
         };
-        let (room_connections, room_users, user_connections) = match event.member() {
-            Some(member) => shared.hub.room_size_with(&address.key, &member.identity.user),
-            None => {
-                let (connections, users) = shared.hub.room_size(&address.key);
-                (connections, users, 0)
-            }
-        };
-        // By the scope's members, not the hub: the hub has removed a connection that ended after it sent this event.
-        let connection_in_room = scope
-            .zip(event.sender_id())
-            .is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
         let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
-        let context = Context {
-            now: shared.clock.now_ms(),
-            seed,
-            sequence: scope.map_or(0, |scope| scope.sequence) + 1,
-            scope: &address.key,
-            params: &params,
-            room_connections: room_connections as u32,
-            room_users: room_users as u32,
-            connection_in_room,
-            user_connections: user_connections as u32,
-            settings: &generation.settings,
-        };
+        let context = context_of(shared, visit, scope, (generation, seed, &params));
         let state = present.bytes(stored);
         let started = Instant::now();
         let result = instance.lend(wakes, |instance| instance.handle(&shared.ticker, context, event, state));
@@ -150,45 +117,7 @@ impl ThreadState {
             generation.grant_use.record_connect(&shared.clock);
         }
         let outcome = outcome.map_err(CallError::Refused)?;
-        let sender = event.sender_id();
-        let owns = |room: &str| generation.manifest.scope_of_key(room).is_some();
-        let world = Connections {
-            is_known: |connection| {
-                sender == Some(connection) || shared.hub.is_known_to(connection, plugin.number, owns).unwrap_or(true)
-            },
-            has_come: |connection| {
-                event.comes_from() == Some(connection)
-                    || scope.is_some_and(|scope| scope.members.get(&connection).is_some_and(|part| part.came))
-                    || shared.hub.is_in_any(connection, owns).unwrap_or(true)
-            },
-        };
-        let rules = Rules {
-            manifest: &generation.manifest,
-            room: &address.key,
-            max_state_bytes: generation.bounds.state_bytes,
-            is_query: event.is_query(),
-            is_admission: event.is_admission(),
-            world,
-        };
-        let checked = effect::check(&rules, &address.key, outcome);
-        let mut checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
-        if let Some(Effect::Refuse(_)) = checked.effects.first()
-            && let Some(Effect::Refuse(refusal)) = checked.effects.pop()
-        {
-            return Err(CallError::Refused(connect_refusal(refusal)));
-        }
-        if let Some(policy) = &shared.config.rooms {
-            let admitted = admit_to_rooms(shared, policy, event, &address.key, &mut checked.effects);
-            admitted.map_err(|why| match why {
-                NotAdmitted::Refused(failure) => CallError::Refused(failure),
-                NotAdmitted::Pending(identity, room) => CallError::Pending(identity, room),
-            })?;
-        }
-        // Guaranteed events are not refused for full rooms.
-        if event.is_retryable() {
-            let scope = (plugin.number, &*address.key);
-            check_memberships(shared, &checked.effects, scope).map_err(CallError::Refused)?;
-        }
+        let checked = check_outcome(shared, visit, scope, generation, outcome)?;
         Ok((checked, present))
     }
 
@@ -250,6 +179,38 @@ impl ThreadState {
     }
 }
 
+/// The facts beside an event, for a call with this seed.
+fn context_of<'a>(
+    shared: &Shared,
+    visit: &Visit<'a>,
+    scope: Option<&Scope>,
+    (generation, seed, params): (&'a Generation, u64, &'a [&'a str]),
+) -> Context<'a> {
+    let Visit { address, event, .. } = *visit;
+    let (room_connections, room_users, user_connections) = match event.member() {
+        Some(member) => shared.hub.room_size_with(&address.key, &member.identity.user),
+        None => {
+            let (connections, users) = shared.hub.room_size(&address.key);
+            (connections, users, 0)
+        }
+    };
+    // By the scope's members, not the hub: the hub has removed a connection that ended after it sent this event.
+    let connection_in_room =
+        scope.zip(event.sender_id()).is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
+    Context {
+        now: shared.clock.now_ms(),
+        seed,
+        sequence: scope.map_or(0, |scope| scope.sequence) + 1,
+        scope: &address.key,
+        params,
+        room_connections: room_connections as u32,
+        room_users: room_users as u32,
+        connection_in_room,
+        user_connections: user_connections as u32,
+        settings: &generation.settings,
+    }
+}
+
 /// Migrates a state to the schema of the generation that handles its scope. If no build can and the state may be given
 /// up, returns the copy from before it was migrated forward.
 fn migrate(
@@ -269,32 +230,4 @@ fn migrate(
         }
         Err(cannot) => Err(CallError::Fault(cannot.to_string())),
     }
-}
-
-/// Checks that connections may join the rooms and scopes of these effects.
-///
-/// # Errors
-/// If a connection, or its principal, has as many rooms as it may have.
-fn check_memberships(shared: &Shared, effects: &[Effect], scope: (u32, &str)) -> Result<(), Failure> {
-    let mut wanted: HashMap<ConnId, (HashSet<&str>, bool)> = HashMap::new();
-    for effect in effects {
-        match effect {
-            Effect::Join { connection, room } => drop(wanted.entry(*connection).or_default().0.insert(room)),
-            Effect::Watch(connection) => wanted.entry(*connection).or_default().1 = true,
-            _ => {}
-        }
-    }
-    wanted.into_iter().try_for_each(|(connection, (rooms, watches))| {
-        let room = shared.hub.has_room_for(connection, &rooms, watches.then_some(scope));
-        room.map_err(|overfull| match overfull {
-            Overfull::Connection => {
-                shared.metrics.limited(Limit::RoomsPerConnection);
-                Failure::new(
-                    ErrorCode::Conflict,
-                    format!("the connection {connection} takes part in as much as it may: leave something first"),
-                )
-            }
-            Overfull::Principal(overdraft) => shared.hub.ledger().refuse(&overdraft),
-        })
-    })
 }

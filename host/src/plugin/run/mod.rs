@@ -17,6 +17,7 @@ mod instances;
 mod invoke;
 pub(crate) mod job;
 mod migration;
+mod outcome;
 mod owners;
 mod presence;
 pub(crate) mod query;
