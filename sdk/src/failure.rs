@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// The longest message that a host passes on, in characters.
+const MAX_MESSAGE_CHARS: usize = 1024;
+
+/// The longest refusal of a connection, in bytes.
+const MAX_REFUSAL_BYTES: usize = 16 * 1024;
+
 /// A failure of an event. The sender gets it as a typed error, and the event has no effects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -54,18 +60,22 @@ impl Failure {
     }
 
     /// Adds what a Socket.IO client gets as `data` of its `connect_error`, instead of code and message. It counts for the
-    /// refusal of a connection by a scope that [admits](crate::Scope::admits) connections, and nowhere else.
+    /// refusal of a connection by a scope that [admits](crate::Scope::admits) connections, and nowhere else. Data that make
+    /// the refusal longer than 16 KiB are left out.
     #[must_use]
     pub fn with_data(mut self, data: &serde_json::Value) -> Self {
         self.data = Some(data.to_string());
         self
     }
 
-    /// The refusal of a connection as the contract has it, if there is more than code and message.
+    /// The refusal of a connection as the contract has it, if there is more than code and message. Data that are too long are
+    /// left out.
     pub(crate) fn connect_refusal(&self) -> Option<String> {
         let Self { code, message, data } = self;
-        let [code, message] = [code, message].map(|text| serde_json::Value::from(text.as_str()));
-        data.as_ref().map(|data| format!(r#"{{"code":{code},"message":{message},"data":{data}}}"#))
+        let message: &str = &message.chars().take(MAX_MESSAGE_CHARS).collect::<String>();
+        let [code, message] = [code, message].map(serde_json::Value::from);
+        let refusal = data.as_ref().map(|data| format!(r#"{{"code":{code},"message":{message},"data":{data}}}"#));
+        refusal.filter(|refusal| refusal.len() <= MAX_REFUSAL_BYTES)
     }
 
     /// The failure in place of a missing acknowledgement: `timeout`, `disconnected` or `too_large`.

@@ -87,7 +87,7 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
     }
     if route.query == Query::Last {
         let about = "Only the uses in so many last events count; by default those in all since the build was loaded.";
-        add("last", "query", about, json!({ "type": "integer", "minimum": 1 }));
+        add("last", "query", about, json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }));
     }
     if matches!(route.query, Query::Page | Query::PageOfUser | Query::PageOfBlocks) {
         let limit = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT });

@@ -147,8 +147,8 @@ fn last(query: Option<&str>) -> Result<u64, Failure> {
             let message = format!("there is no parameter {name:?} here: there is last");
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
-        last = value.parse().ok().filter(|last| *last > 0).ok_or_else(|| {
-            Failure::new(ErrorCode::BadRequest, format!("last is {value:?}, and must be a number of events, from 1"))
+        last = value.parse().ok().filter(|last| (1..=u64::from(u32::MAX)).contains(last)).ok_or_else(|| {
+            Failure::new(ErrorCode::BadRequest, format!("last is {value:?}, and must be a number of events, 1 to {}", u32::MAX))
         })?;
     }
     Ok(last)

@@ -73,6 +73,11 @@ impl Authenticator {
         &self.blocks
     }
 
+    /// Whether a check of a token may take milliseconds: where there are public keys.
+    pub fn has_costly_checks(&self) -> bool {
+        self.jwt.has_public_keys()
+    }
+
     /// Whether tokens are checked: not where anonymous clients may connect and no secret or key is configured.
     pub(super) fn checks_tokens(&self) -> bool {
         !self.anonymous || self.jwt.has_keys()
@@ -91,6 +96,18 @@ impl Authenticator {
         let session = self.jwt.verify_within(budget, token, self.clock.wall_ms())?;
         self.admit(&session)?;
         Ok(session)
+    }
+
+    /// Admits a session that was signed in a while ago: a block may have come meanwhile, and the session of a cookie may have
+    /// changed or ended.
+    ///
+    /// # Errors
+    /// Where it is blocked, or has ended.
+    pub fn readmit(&self, session: Session) -> Result<Session, AuthError> {
+        let handle = session.credential.as_deref().and_then(|ids| ids.cookie_session.clone());
+        let Some(handle) = handle else { return self.admit(&session).map(|()| session) };
+        let now = self.session_of(&handle)?;
+        if now.identity.user == session.identity.user { Ok(now) } else { Err(AuthError::SessionEnded) }
     }
 
     /// The session of a cookie that was checked.

@@ -126,6 +126,13 @@ impl Verifier {
         Self { keys, jwks, issuers, audiences, leeway, max_age, claims }
     }
 
+    /// Whether a check may be by a public key, which takes far longer than one by a secret.
+    pub(super) fn has_public_keys(&self) -> bool {
+        let is_public =
+            |key: &VerificationKey| key.algorithms.iter().any(|algorithm| algorithm.family() != AlgorithmFamily::Hmac);
+        self.jwks.is_some() || self.keys.iter().any(is_public)
+    }
+
     pub(super) fn has_keys(&self) -> bool {
         !self.keys.is_empty() || self.jwks.is_some()
     }

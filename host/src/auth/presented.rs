@@ -98,7 +98,8 @@ impl From<RefusalKind> for ErrorCode {
 }
 
 impl AuthError {
-    fn kind(&self) -> RefusalKind {
+    /// What a client that is refused for it can do.
+    pub fn kind(&self) -> RefusalKind {
         match self {
             Self::Expired => RefusalKind::Expired,
             Self::KeyUnknown | Self::SessionUnknown(_) => RefusalKind::Passing,

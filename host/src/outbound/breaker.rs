@@ -19,6 +19,8 @@ struct State {
     failures: u32,
     /// The end of the pause, in milliseconds of uptime.
     opens_until: u64,
+    /// Whether a probe is in flight, whose failure counts.
+    is_probing: bool,
 }
 
 impl Breaker {
@@ -34,6 +36,7 @@ impl Breaker {
             return Err(Duration::from_millis(state.opens_until - now));
         }
         if state.failures >= FAILURES {
+            state.is_probing = true;
             state.opens_until = now + pause(state.failures).as_millis() as u64;
         }
         Ok(())
@@ -46,6 +49,11 @@ impl Breaker {
     /// Notes a failure at a time in milliseconds of uptime. Returns whether the circuit has just opened.
     pub(super) fn failed(&self, now: u64) -> bool {
         let state = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.failures >= FAILURES && !state.is_probing {
+            // A call that was in flight when the circuit opened says nothing new.
+            return false;
+        }
+        state.is_probing = false;
         state.failures = state.failures.saturating_add(1);
         if state.failures >= FAILURES {
             state.opens_until = now + pause(state.failures).as_millis() as u64;
@@ -75,10 +83,16 @@ mod tests {
         assert_eq!(breaker.admit(1000), Err(FIRST_PAUSE), "and no second one");
         assert!(!breaker.failed(1100), "it was open already");
         assert_eq!(breaker.admit(1100), Err(FIRST_PAUSE * 2));
-        for _ in 0..20 {
-            breaker.failed(1100);
+        for call in 0..20 {
+            assert!(!breaker.failed(1100), "{call} was in flight");
         }
-        assert_eq!(breaker.admit(1100), Err(MAX_PAUSE));
+        assert_eq!(breaker.admit(3100), Ok(()), "and lengthens no pause");
+        let mut now = 3100;
+        for _ in 0..20 {
+            breaker.failed(now);
+            now += MAX_PAUSE.as_millis() as u64;
+            assert!(breaker.admit(now).is_ok(), "the longest pause");
+        }
     }
 
     #[test]

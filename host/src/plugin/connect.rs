@@ -11,7 +11,7 @@ use super::event::{Event, Member, Origin, ReplyTo};
 use super::run::job::Envelope;
 use super::runtime::Runtime;
 use crate::hub::WakeBatch;
-use crate::model::{ConnId, Identity, Payload};
+use crate::model::{ConnId, Failure, Identity, Payload};
 
 /// A new connection, as features are told of it.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,11 @@ impl Runtime {
             let limits = plugin.current().manifest.limits.of(CONNECT_EVENT);
             let payload = match self.0.shared.check_limits(&limits, CONNECT_EVENT, &told) {
                 Ok(()) => told.clone(),
+                // A feature must not decide about what it does not see.
+                Err(failure) if is_admission => {
+                    self.refuse_opening(connection, failure);
+                    continue;
+                }
                 // The feature still gets the event, without `auth`: otherwise a client could connect unnoticed.
                 Err(failure) => {
                     too_large = Some(failure);
@@ -71,7 +76,13 @@ impl Runtime {
             };
             // If the user is over its bounds, the event has no `auth`.
             let now = self.0.shared.clock.uptime_ms();
-            let place = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now).ok();
+            let place = match self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now) {
+                Err(failure) if is_admission => {
+                    self.refuse_opening(connection, failure);
+                    continue;
+                }
+                place => place.ok(),
+            };
             let payload = if place.is_some() { payload } else { bare() };
             let origin = Origin::Host(Member { connection, identity: identity.clone() });
             let event =
@@ -83,12 +94,16 @@ impl Runtime {
             };
             self.0.shared.submit(Envelope { plugin: plugin.clone(), address: address.clone(), event, reply });
         }
-        // A client that is asked about learns of the bounds by the refusal, if the feature misses what it sent.
-        if let Some(failure) = too_large.filter(|_| !is_admission) {
+        if let Some(failure) = too_large {
             let reply = ReplyTo::Client { connection, id: None, read_at: Instant::now() };
             self.0.shared.answer(CONNECT_EVENT, reply, Err(failure), &WakeBatch::default());
         }
         listeners.len()
+    }
+
+    fn refuse_opening(&self, connection: ConnId, failure: Failure) {
+        let reply = ReplyTo::Admission { connection };
+        self.0.shared.answer(CONNECT_EVENT, reply, Err(failure), &WakeBatch::default());
     }
 
     /// Whether a feature decides whether connections open.

@@ -91,8 +91,19 @@ impl Runtime {
             None => ComponentStore::in_memory(),
         };
         let senders = Senders::new(config.senders, metrics.clone());
-        let shared =
-            Arc::new(Shared { config, hub, clock, metrics, ticker, catalogue, inboxes, store, stopping, senders });
+        let shared = Arc::new(Shared {
+            config,
+            hub,
+            clock,
+            metrics,
+            ticker,
+            catalogue,
+            inboxes,
+            store,
+            stopping,
+            senders,
+            rechecks: Mutex::default(),
+        });
         let lifecycle = Arc::new(Lifecycle::new(shared.clone(), loader, components));
         let roll_back: RollBack = {
             let lifecycle = lifecycle.clone();
@@ -176,9 +187,7 @@ impl Runtime {
         let reply = ReplyTo::Client { connection, id, read_at };
         let envelope = Envelope { plugin, address, event, reply };
         match rooms.filter(|_| verdict != Verdict::Allowed) {
-            Some(rooms) => {
-                self.0.shared.submit_authorized(rooms, member, envelope, verdict == Verdict::Authorized);
-            }
+            Some(rooms) => self.0.shared.submit_authorized(rooms, member, envelope)?,
             None => self.0.shared.submit(envelope),
         }
         Ok(())

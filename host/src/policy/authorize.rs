@@ -25,12 +25,12 @@ const MAX_VERDICTS: usize = 100_000;
 /// The most events that wait for verdicts.
 const MAX_WAITING: usize = 10_000;
 
-/// How long a missing answer counts, in milliseconds.
-const FAILURE_MS: u64 = 1000;
+/// How long a missing answer counts, in milliseconds: until an event that was deferred for it is tried again.
+const FAILURE_MS: u64 = 2000;
 
-/// How long a verdict still counts for what was begun with it, in milliseconds: between the question about an event and
-/// the event's effects lies the feature's call.
-const SLACK_MS: u64 = 30_000;
+/// How much longer a verdict counts for the effects of an event that was begun with it, in milliseconds: between the question
+/// about the event and its effects lies the feature's call.
+const SLACK_MS: u64 = 10_000;
 
 /// Time until a question without an answer is asked again for the sake of members of the room.
 const RETRY: Duration = Duration::from_secs(10);
@@ -95,21 +95,28 @@ impl Authorizer {
         Self(Arc::new(Inner { endpoint, cache_ms, clock, hasher: RandomState::new(), state: Mutex::default() }))
     }
 
-    /// The verdict on an action; `None` where the backend has to be asked first.
+    /// The verdict on an action; `None` where the backend has to be asked first. `is_begun`: for an event that was begun.
     ///
     /// # Errors
     /// Why the backend gave no answer.
-    pub(super) fn verdict(&self, identity: &Identity, room: &str, action: Action) -> Option<Result<bool, String>> {
+    pub(super) fn verdict(
+        &self,
+        identity: &Identity,
+        room: &str,
+        action: Action,
+        is_begun: bool,
+    ) -> Option<Result<bool, String>> {
         let state = self.lock();
         let (answer, at) = state.entries.get(&self.key(identity, room))?.answer.as_ref()?;
-        let lasts = if answer.is_ok() { self.0.cache_ms + SLACK_MS } else { FAILURE_MS };
+        let slack = if is_begun { SLACK_MS } else { 0 };
+        let lasts = if answer.is_ok() { self.0.cache_ms + slack } else { FAILURE_MS };
         let is_current = self.0.clock.uptime_ms() < at + lasts;
         is_current.then(|| answer.clone().map(|allowed| allowed[action as usize]))
     }
 
     /// Calls `then` as soon as there is a verdict: at once if one is known, in the order of the calls. `values` are those
-    /// of the placeholders.
-    pub(super) fn ask(&self, identity: &Arc<Identity>, room: &str, values: Map<String, Value>, then: Then) {
+    /// of the placeholders. Returns `false`, and drops `then`, where too many wait.
+    pub(super) fn ask(&self, identity: &Arc<Identity>, room: &str, values: Map<String, Value>, then: Then) -> bool {
         let (key, now) = (self.key(identity, room), self.0.clock.uptime_ms());
         let mut state = self.lock();
         if state.entries.len() >= MAX_VERDICTS {
@@ -121,9 +128,13 @@ impl Authorizer {
             .answer
             .as_ref()
             .is_some_and(|(answer, at)| now < at + if answer.is_ok() { self.0.cache_ms } else { FAILURE_MS });
-        if is_known || is_full {
+        if is_known {
             // Under the lock, so that nobody overtakes those who have waited.
-            return then();
+            then();
+            return true;
+        }
+        if is_full {
+            return false;
         }
         entry.waiting.push(then);
         let is_first = !std::mem::replace(&mut entry.is_asked, true);
@@ -136,6 +147,7 @@ impl Authorizer {
                 authorizer.note(&key, answer);
             });
         }
+        true
     }
 
     /// Calls `then` when it is time to ask again about a question that had no answer.

@@ -143,11 +143,17 @@ impl RoomPolicy {
     /// Whether a user may do something in a room. A condition that cannot be evaluated is logged, and a refusal names the
     /// room and the rule's pattern.
     pub fn check(&self, identity: &Identity, room: &str, action: Action, event: &str) -> Verdict {
+        self.check_begun(identity, room, action, event, false)
+    }
+
+    /// As [`RoomPolicy::check`]; with `is_begun` for the effects of an event, for which a verdict of the backend counts some
+    /// seconds longer.
+    pub fn check_begun(&self, identity: &Identity, room: &str, action: Action, event: &str, is_begun: bool) -> Verdict {
         let decision = self.decide(identity, room, action, event);
         let verdict = match decision.backend.as_ref().filter(|_| decision.is_allowed) {
             None if decision.is_allowed => Verdict::Allowed,
             None => Verdict::Refused(self.refusal(identity, room, action, &decision)),
-            Some(backend) => match backend.verdict(identity, room, action) {
+            Some(backend) => match backend.verdict(identity, room, action, is_begun) {
                 None => return Verdict::Pending,
                 Some(Ok(true)) => Verdict::Authorized,
                 Some(Ok(false)) => Verdict::Refused(self.refusal(identity, room, action, &decision)),
@@ -167,11 +173,16 @@ impl RoomPolicy {
     }
 
     /// Asks the backend of a room about a user, unless its verdict is known, and then calls `then`; in the order of the
-    /// calls. `then` must be quick, and must not ask for another verdict.
-    pub fn ask(&self, identity: &Arc<Identity>, room: &str, then: Then) {
+    /// calls. `then` must be quick, and must not ask for another verdict. Returns `false`, and drops `then`, where too many
+    /// wait for the backend.
+    #[must_use]
+    pub fn ask(&self, identity: &Arc<Identity>, room: &str, then: Then) -> bool {
         match self.backend_of(room) {
             Some((backend, values)) => backend.ask(identity, room, values, then),
-            None => then(),
+            None => {
+                then();
+                true
+            }
         }
     }
 

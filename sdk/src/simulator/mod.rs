@@ -167,8 +167,9 @@ impl<F: Feature> Simulation<F> {
 
     /// The client of a connection that does not open gets the event `connect_error`, and the connection is closed.
     fn refuse_connection(&mut self, connection: Connection, failure: Failure) {
-        let Failure { code, message, data } = failure;
-        let data = data.and_then(|data| serde_json::from_str(&data).ok());
+        let refusal = failure.connect_refusal().and_then(|refusal| serde_json::from_str::<Value>(&refusal).ok());
+        let Failure { code, message, .. } = failure;
+        let data = refusal.map(|mut refusal| refusal["data"].take());
         let data = data.unwrap_or_else(|| json!({ "code": code, "message": message }));
         let error = Payload::from_args(json!([{ "message": message, "data": data }]).to_string());
         self.clients[connection.0].inbox.push(Frame::new("connect_error", error, false));

@@ -111,8 +111,8 @@ fn read_body(body: &[u8], cookie: &str, fields: &SessionFields) -> Result<Told, 
         Some(Value::Number(id)) => Some(id.to_string().into()),
         _ => None,
     };
-    let cookie = percent_decode_str(cookie).decode_utf8_lossy().into_owned();
-    remove_secrets(&mut fields_of, &cookie);
+    let decoded = percent_decode_str(cookie).decode_utf8_lossy();
+    remove_secrets(&mut fields_of, &[cookie, &decoded]);
     let identity = Identity { claims: Value::Object(fields_of).to_string(), ..identity };
     Ok(Told::Known(KnownSession { identity: Arc::new(identity), expires_ms, id }))
 }
@@ -133,7 +133,7 @@ fn rfc3339_ms(text: &str) -> Option<u64> {
         Some(local) => (local, 0),
         None => {
             let (local, offset) = text.split_at_checked(text.len().checked_sub("+00:00".len())?)?;
-            let (hours, minutes) = offset[1..].split_once(':')?;
+            let (hours, minutes) = offset.get(1..)?.split_once(':')?;
             let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
             (local, if offset.starts_with('-') { -minutes } else { minutes })
         }
@@ -142,25 +142,27 @@ fn rfc3339_ms(text: &str) -> Option<u64> {
     u64::try_from(time.as_millis() as i64 - offset_minutes * 60_000).ok()
 }
 
-/// Removes texts that are a part of the cookie: the ids of sessions often are, and features must not see them.
-fn remove_secrets(fields: &mut Map<String, Value>, cookie: &str) {
-    let is_secret =
-        |value: &Value| value.as_str().is_some_and(|text| text.len() >= SECRET_BYTES && cookie.contains(text));
-    fields.retain(|_, value| !is_secret(value));
-    for value in fields.values_mut() {
-        remove_within(value, cookie, &is_secret);
-    }
+/// Removes texts that are a part of the cookie or contain it, in any of its forms: the ids of sessions often are, and features
+/// must not see them.
+fn remove_secrets(fields: &mut Map<String, Value>, forms: &[&str]) {
+    fields.retain(|_, value| !is_secret(value, forms));
+    fields.values_mut().for_each(|value| remove_within(value, forms));
 }
 
-fn remove_within(value: &mut Value, cookie: &str, is_secret: &dyn Fn(&Value) -> bool) {
+fn remove_within(value: &mut Value, forms: &[&str]) {
     match value {
-        Value::Object(fields) => remove_secrets(fields, cookie),
+        Value::Object(fields) => remove_secrets(fields, forms),
         Value::Array(values) => {
-            values.retain(|value| !is_secret(value));
-            values.iter_mut().for_each(|value| remove_within(value, cookie, is_secret));
+            values.retain(|value| !is_secret(value, forms));
+            values.iter_mut().for_each(|value| remove_within(value, forms));
         }
         _ => {}
     }
+}
+
+fn is_secret(value: &Value, forms: &[&str]) -> bool {
+    let Some(text) = value.as_str().filter(|text| text.len() >= SECRET_BYTES) else { return false };
+    forms.iter().any(|form| form.contains(text) || form.len() >= SECRET_BYTES && text.contains(form))
 }
 
 #[cfg(test)]
@@ -228,6 +230,7 @@ mod tests {
             (200, r#"{"id":"a b"}"#, "printable"),
             (200, r#"{"id":"a","roles":5}"#, "roles"),
             (200, r#"{"id":"a","expires":"soon"}"#, "end"),
+            (200, "{\"id\":\"a\",\"expires\":\"1.5.2026\u{a0}9:30\"}", "end"),
         ] {
             let refused = told(status, body).expect_err(body);
             assert!(refused.contains(reason), "{status} {body}: {refused}");
@@ -237,7 +240,8 @@ mod tests {
     #[test]
     fn parts_of_the_cookie_are_not_kept() {
         let answer = json!({ "id": "ana", "sid": "secret-session-id", "session": { "token": "secret-session-id.signature" },
-            "more": ["secret-session-id", { "a": "signature" }, "other text"], "short": "s" });
+            "more": ["secret-session-id", { "a": "signature" }, "other text", "connect.sid=s%3Asecret-session-id.signature; x=1"],
+            "short": "s" });
         let claims = known(&answer).identity.claims.clone();
         assert!(!claims.contains("secret-session") && !claims.contains("signature"), "{claims}");
         assert!(claims.contains("other text") && claims.contains("short"), "{claims}");

@@ -80,7 +80,10 @@ pub struct CookieSessions(Arc<Inner>);
 
 struct Inner {
     config: CookieSessionConfig,
+    /// For clients that connect.
     endpoint: Endpoint,
+    /// For sessions in use: with turns and a circuit breaker of its own, so that nobody who connects can hold it up.
+    recheck: Endpoint,
     flights: Flights<SessionKey, Result<Option<SessionHandle>, String>>,
     table: Table,
     clock: Clock,
@@ -102,14 +105,17 @@ impl CookieSessions {
         metrics: SessionMetrics,
         on_change: impl Fn(SessionChanges) + Send + 'static,
     ) -> Self {
-        let endpoint = outbound.endpoint(EndpointConfig {
-            url: config.url.clone(),
-            timeout: config.timeout,
-            max_concurrent: config.max_concurrent,
-            max_bytes: MAX_BYTES,
-        });
+        let endpoint = || {
+            outbound.endpoint(EndpointConfig {
+                url: config.url.clone(),
+                timeout: config.timeout,
+                max_concurrent: config.max_concurrent,
+                max_bytes: MAX_BYTES,
+            })
+        };
+        let (endpoint, recheck) = (endpoint(), endpoint());
         let (flights, table) = (Flights::default(), Table::default());
-        let sessions = Self(Arc::new(Inner { config, endpoint, flights, table, clock, metrics }));
+        let sessions = Self(Arc::new(Inner { config, endpoint, recheck, flights, table, clock, metrics }));
         outbound.spawn(sessions.clone().check_again(on_change));
         sessions
     }
@@ -131,7 +137,7 @@ impl CookieSessions {
         {
             return Ok(handle);
         }
-        match self.0.flights.join(key, || self.ask(key, cookie)).await {
+        match self.0.flights.join(key, || self.ask(&self.0.endpoint, key, cookie)).await {
             Ok(Some(handle)) => Ok(handle),
             Ok(None) => Err(AuthError::SessionEnded),
             Err(why) => Err(AuthError::SessionUnknown(why)),
@@ -149,9 +155,9 @@ impl CookieSessions {
     }
 
     /// Asks the endpoint.
-    async fn ask(&self, key: SessionKey, cookie: &str) -> Result<Option<SessionHandle>, String> {
+    async fn ask(&self, endpoint: &Endpoint, key: SessionKey, cookie: &str) -> Result<Option<SessionHandle>, String> {
         let inner = &*self.0;
-        let told = self.tell(cookie).await;
+        let told = self.tell(endpoint, cookie).await;
         let outcome = match &told {
             Ok(Told::Known(_)) => "known",
             Ok(Told::Ended) => "ended",
@@ -164,14 +170,14 @@ impl CookieSessions {
         Ok(inner.table.note(key, cookie, told, times))
     }
 
-    async fn tell(&self, cookie: &str) -> Result<Told, String> {
+    async fn tell(&self, endpoint: &Endpoint, cookie: &str) -> Result<Told, String> {
         let inner = &*self.0;
         let mut header = HeaderValue::try_from(format!("{}={cookie}", inner.config.cookie))
             .map_err(|_| "the cookie has characters that no header may have".to_owned())?;
         header.set_sensitive(true);
-        let request = Request::get(inner.endpoint.url()).header(ACCEPT, "application/json").header(COOKIE, header);
+        let request = Request::get(endpoint.url()).header(ACCEPT, "application/json").header(COOKIE, header);
         let request = request.body(Bytes::new()).map_err(|error| error.to_string())?;
-        let answer = inner.endpoint.call_in_turn(request).await.map_err(|error| error.to_string())?;
+        let answer = endpoint.call_in_turn(request).await.map_err(|error| error.to_string())?;
         answer::read(&answer, cookie, &inner.config.fields)
     }
 
@@ -220,9 +226,14 @@ impl CookieSessions {
         let mut asked = JoinSet::new();
         for (key, cookie) in inner.table.take_due(now, now + RETRY_MS, inner.config.max_concurrent) {
             let sessions = self.clone();
-            asked.spawn(async move { sessions.ask(key, &cookie).await.map(drop) });
+            asked.spawn(async move { sessions.ask(&sessions.0.recheck, key, &cookie).await.map(drop) });
         }
-        asked.join_all().await
+        let mut outcomes = Vec::new();
+        while let Some(outcome) = asked.join_next().await {
+            // A panic is logged by the host's hook, and must not end the checks of other sessions.
+            outcomes.push(outcome.unwrap_or_else(|error| Err(error.to_string())));
+        }
+        outcomes
     }
 }
 

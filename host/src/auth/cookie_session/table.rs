@@ -97,15 +97,17 @@ impl Table {
         matches!(known.told, Told::Known(_)).then(|| known.handle(key))
     }
 
-    /// Up to `limit` sessions in use about which the endpoint is to be asked again now. They are due again at `retry`,
-    /// unless [`Table::note`] says otherwise.
+    /// Up to `limit` sessions in use about which the endpoint is to be asked again now, those first that are due longest. They
+    /// are due again at `retry`, unless [`Table::note`] says otherwise.
     pub(super) fn take_due(&self, now: u64, retry: u64, limit: usize) -> Vec<(SessionKey, Box<str>)> {
         let state = &mut *self.lock();
-        let due = state
-            .entries
-            .iter_mut()
-            .filter(|(_, entry)| entry.due <= now && entry.told != Told::Ended && entry.handle.strong_count() > 0);
-        due.take(limit)
+        let is_due = |entry: &Entry| entry.due <= now && entry.told != Told::Ended && entry.handle.strong_count() > 0;
+        let mut due: Vec<_> = state.entries.iter_mut().filter(|(_, entry)| is_due(entry)).collect();
+        if due.len() > limit {
+            due.select_nth_unstable_by_key(limit, |(_, entry)| entry.due);
+            due.truncate(limit);
+        }
+        due.into_iter()
             .map(|(key, entry)| {
                 entry.due = retry;
                 (*key, entry.cookie.clone())
@@ -189,6 +191,21 @@ mod tests {
         drop(handle);
         table.note(key, "c", known("ben"), times);
         assert_eq!(table.take_changes(), [], "nobody uses it");
+    }
+
+    #[test]
+    fn sessions_due_longest_come_first() {
+        let table = Table::default();
+        let handles: Vec<_> = (0..10)
+            .map(|n| table.note(SessionKey::of(&n.to_string()), &n.to_string(), known("ana"), Times { now: 0, due: n }))
+            .collect();
+        let taken = |now| table.take_due(now, 1000, 3).into_iter().map(|(_, cookie)| cookie).collect::<Vec<_>>();
+        for turn in [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"]] {
+            let mut due = taken(100);
+            due.sort();
+            assert_eq!(due, turn.map(Box::from));
+        }
+        drop(handles);
     }
 
     #[test]

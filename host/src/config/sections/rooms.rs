@@ -47,6 +47,7 @@ impl RoomSection {
         );
         let (timeout, cache) = (timeout.unwrap_or(Duration::from_secs(2)), cache.unwrap_or(Duration::from_secs(60)));
         check_duration(&key("timeout"), timeout, Duration::from_millis(10))?;
+        ensure!(timeout <= Duration::from_secs(30), "{} is {timeout:?}, and must be at most 30s", key("timeout"));
         // Less than an event takes to be handled would ask again in the middle of it.
         check_duration(&key("cache"), cache, Duration::from_secs(1))?;
         let max_concurrent = max_concurrent.unwrap_or(32);

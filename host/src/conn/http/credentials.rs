@@ -5,7 +5,7 @@ use hyper::body::Incoming;
 
 use super::handshake::{cookies_named, find_tokens};
 use super::peer::HttpPeer;
-use crate::auth::{Authenticator, Place, PresentedSession};
+use crate::auth::{AuthError, Authenticator, Place, PresentedSession};
 use crate::conn::shard::Shard;
 use crate::conn::state::Credentials;
 
@@ -43,12 +43,14 @@ pub(super) async fn read_credentials(shard: &Shard, request: &Request<Incoming>,
 /// The session of the first cookie that has one. A browser sends a cookie for each path and domain.
 async fn check_sessions(auth: &Authenticator, cookies: &[&str]) -> Option<PresentedSession> {
     let sessions = auth.sessions()?;
-    let mut first_error = None;
+    let mut refusal = None;
     for cookie in cookies.iter().take(MAX_SESSION_COOKIES) {
         match sessions.check(cookie).await {
             Ok(handle) => return Some(Ok(handle)),
-            Err(error) => first_error = first_error.or(Some(error)),
+            // Where one cannot be checked, nobody knows that there is no session.
+            Err(error) if refusal.is_none() || matches!(error, AuthError::SessionUnknown(_)) => refusal = Some(error),
+            Err(_) => {}
         }
     }
-    first_error.map(Err)
+    refusal.map(Err)
 }

@@ -114,8 +114,9 @@ pub(super) fn find_tokens(headers: &HeaderMap, query: Option<&str>, cookie: Opti
 
 /// The values of the cookies of a name (RFC 6265, section 5.4), in the request's order.
 pub(super) fn cookies_named<'a>(headers: &'a HeaderMap, cookie: &'a str) -> impl Iterator<Item = &'a str> {
-    let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    cookies.flat_map(|value| value.split(';')).filter_map(move |pair| {
+    // One by one: other applications of the domain may set cookies that are not ASCII.
+    let cookies = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    cookies.filter_map(|pair| std::str::from_utf8(pair).ok()).filter_map(move |pair| {
         let (name, value) = pair.trim().split_once('=')?;
         (name == cookie).then_some(value)
     })
@@ -141,6 +142,13 @@ mod tests {
         let cookies = [(Place::Cookie, "one".to_owned()), (Place::Cookie, "two".to_owned())];
         let [one, two] = cookies;
         assert_eq!(found(&all, Some("a=1&token=x%2By")), [header, query, one, two]);
+    }
+
+    #[test]
+    fn cookies_beside_others_in_utf8_are_found() {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_bytes("name=José; jwt=one".as_bytes()).unwrap());
+        assert_eq!(cookies_named(&headers, "jwt").collect::<Vec<_>>(), ["one"]);
     }
 
     #[test]

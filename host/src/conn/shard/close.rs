@@ -120,8 +120,12 @@ impl Shard {
     /// Closes a connection on behalf of a feature, an operator or another connection.
     pub(super) fn kick(self: &Rc<Self>, connection: &Rc<Connection>, code: CloseCode, reason: &str) {
         if self.admissions().contains(connection.id) {
-            let code = if code == CloseCode::TokenExpired { ErrorCode::Unauthorized } else { ErrorCode::Forbidden };
-            return self.refuse_admission(connection, &Failure::new(code, reason));
+            let kind = match code {
+                CloseCode::TooManyConnections => ErrorCode::Conflict,
+                CloseCode::TokenExpired => ErrorCode::Unauthorized,
+                _ => ErrorCode::Forbidden,
+            };
+            return self.refuse_admission(connection, &Failure::new(kind, reason), code);
         }
         self.confirm_by_id(connection);
         let Some(transport) = self.transport_of(connection) else { return self.drop_detached(connection.id, None) };
@@ -144,6 +148,6 @@ impl Shard {
                 return self.set_limit(&transport, CLOSE_TIMEOUT);
             }
         }
-        self.close(&transport, code, reason);
+        self.close_with(&transport, code, reason, false);
     }
 }

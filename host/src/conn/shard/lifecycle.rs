@@ -19,7 +19,7 @@ use crate::protocol::Protocol;
 const CONNECT_NOTICE_DELAY: Duration = Duration::from_millis(5);
 
 /// The reason of a close.
-const SESSION_ENDED: &str = "the session of the cookie has ended: log in and connect again";
+pub(super) const SESSION_ENDED: &str = "the session of the cookie has ended: log in and connect again";
 
 /// How long before the expiry of its token a client is told of it, in milliseconds: enough to fetch another one.
 const EXPIRY_WARNING_MS: u64 = 30_000;

@@ -132,13 +132,8 @@ impl Shard {
         let protocol = Protocol::SocketIo { namespace: self.connections().shared_namespace(namespace), offsets };
         let Some(connection) = self.new_connection(transport, protocol, session) else { return Ok(()) };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
-        let welcome = Welcome::SocketIo { pid: pid.clone(), auth: auth.map(RawValue::to_owned) };
-        if self.begin_admission(transport, &connection, welcome) {
-            return Ok(());
-        }
-        self.enqueue(transport, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
-        self.open_transport(transport);
-        self.notify_connect(&connection, auth);
+        let welcome = Welcome::SocketIo { pid, auth: auth.map(RawValue::to_owned) };
+        self.open_or_ask(transport, &connection, welcome);
         Ok(())
     }
 
@@ -176,7 +171,7 @@ impl Shard {
 
     /// Whether a connection in the namespace waits to open.
     fn is_waiting_for(&self, transport: &Transport, namespace: &str) -> bool {
-        let waiting = self.admissions().of_transport(transport.id);
+        let waiting = transport.waiting.borrow();
         waiting.iter().filter_map(|id| self.connection(*id)).any(|connection| connection.namespace() == namespace)
     }
 

@@ -7,10 +7,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::events::{AUTHENTICATE, token_of};
+use super::lifecycle::SESSION_ENDED;
 use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
-use crate::auth::{self, Refusal, RefusalKind};
+use crate::auth::{self, AuthError, Refusal, RefusalKind};
 use crate::conn::state::{
     Connection, Credentials, Inbound, Phase, PlainHandoff, Progress, SessionKey, Transport, Verdict, Welcome,
 };
@@ -72,15 +73,10 @@ impl Shard {
             return self.close(transport, CloseCode::TooManyConnections, &reason);
         }
         let Some(connection) = self.new_connection(transport, Protocol::Plain, session) else { return };
-        let welcome = Welcome::Plain { id, may_resume, is_over_limit };
-        if self.begin_admission(transport, &connection, welcome) {
-            return;
-        }
-        self.welcome_plain(transport, &connection);
-        self.begin_plain_events(transport, &connection, may_resume, is_over_limit);
+        self.open_or_ask(transport, &connection, Welcome::Plain { id, may_resume, is_over_limit });
     }
 
-    pub(super) fn welcome_plain(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Connection) {
+    pub(super) fn send_connected(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Connection) {
         let identity = connection.identity.borrow().clone();
         let connected = json!({
             "connectionId": connection.id.to_string(),
@@ -90,19 +86,6 @@ impl Shard {
         });
         let frame = plain::encode_event("connected", &Payload::of_json(&connected), None);
         self.enqueue(transport, websocket::text_frame(&frame));
-        self.open_transport(transport);
-    }
-
-    pub(super) fn begin_plain_events(
-        self: &Rc<Self>,
-        transport: &Rc<Transport>,
-        connection: &Rc<Connection>,
-        may_resume: bool,
-        is_over_limit: bool,
-    ) {
-        if !(may_resume && self.await_first_frame(transport, connection, is_over_limit)) {
-            self.notify_connect(connection, None);
-        }
     }
 
     /// Handles a text or binary message.
@@ -126,13 +109,11 @@ impl Shard {
     }
 
     pub(super) fn on_plain_text(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, read_at: Instant) {
-        match self.admissions().hold(transport.id, text) {
-            None => {}
-            Some(true) => return,
-            Some(false) => {
-                let reason = "too much was sent before connected: wait for it";
-                return self.close(transport, CloseCode::PolicyViolation, reason);
+        if let Some(id) = transport.waiting.borrow().first().copied() {
+            if !self.admissions().hold(id, text) {
+                self.close_early(transport);
             }
+            return;
         }
         let text = &*without_lone_surrogates(text);
         let connection = self.first_connection(transport);
@@ -171,7 +152,15 @@ impl Shard {
         }
     }
 
+    /// Closes a transport whose client does not wait until its connection is open.
+    fn close_early(self: &Rc<Self>, transport: &Rc<Transport>) {
+        self.close(transport, CloseCode::PolicyViolation, "too much was sent before connected: wait for it");
+    }
+
     fn refuse_unauthenticated(self: &Rc<Self>, transport: &Rc<Transport>) {
+        if !transport.waiting.borrow().is_empty() {
+            return self.close_early(transport);
+        }
         self.close(transport, CloseCode::Unauthorized, "the first message must be authenticate with a token");
     }
 
@@ -195,11 +184,7 @@ impl Shard {
     /// Signs a client in by its first message.
     fn authenticate_first(self: &Rc<Self>, transport: &Rc<Transport>, payload: &Payload, id: Option<i128>) {
         let frame = match (token_of(payload), id) {
-            (Ok(token), id) => {
-                self.sign_in(transport, self.check_token(Some(transport), &token), id);
-                let Some(id) = id.filter(|_| !transport.connections.borrow().is_empty()) else { return };
-                plain::encode_reply(id, Ok(&Payload::empty()))
-            }
+            (Ok(token), id) => return self.sign_in(transport, self.check_token(Some(transport), &token), id),
             (Err(failure), Some(id)) => plain::encode_reply(id, Err(&failure)),
             (Err(failure), None) => plain::encode_error(&failure, Some(AUTHENTICATE)),
         };
@@ -233,7 +218,8 @@ impl Shard {
                     return self.complete_resume(transport, &old, at, session, id);
                 }
                 ResumeOutcome::Elsewhere(shard) => {
-                    let plain = PlainHandoff { session, held: self.take_held_frames(connection) };
+                    let handshake = transport.handshake.borrow().clone();
+                    let plain = PlainHandoff { session, held: self.take_held_frames(connection), handshake };
                     self.discard_new(transport, connection);
                     return self.begin_handoff(transport, shard, Some(plain), Inbound::Text(text.to_owned()));
                 }
@@ -247,11 +233,14 @@ impl Shard {
 
     /// Handles the resume for which a client was handed off to this shard.
     pub(super) fn resume_here(self: &Rc<Self>, transport: &Rc<Transport>, text: &str, plain: PlainHandoff) {
-        let PlainHandoff { session, held } = plain;
-        // A block may have come while the client was between the shards.
-        if let Err(blocked) = self.shared().auth.admit(&session) {
-            return self.close(transport, CloseCode::Forbidden, &blocked.to_string());
-        }
+        let PlainHandoff { session, held, handshake } = plain;
+        transport.handshake.replace(handshake);
+        // A block may have come while the client was between the shards, or the end of its session.
+        let session = match self.shared().auth.readmit(session) {
+            Ok(session) => session,
+            Err(AuthError::SessionEnded) => return self.close(transport, CloseCode::TokenExpired, SESSION_ENDED),
+            Err(refused) => return self.close(transport, CloseCode::Forbidden, &refused.to_string()),
+        };
         let Ok(Incoming::Event { payload, id, .. }) = plain::decode(text) else { return };
         if let Ok(Some((key, progress))) = read_resume(&payload)
             && let ResumeOutcome::Here(old, at) = self.try_resume(key, progress, &session, "/")
@@ -262,10 +251,7 @@ impl Shard {
             return self.close(transport, CloseCode::TooManyConnections, &reason);
         }
         if let Some(connection) = self.new_connection(transport, Protocol::Plain, session) {
-            self.open_transport(transport);
-            self.notify_connect(&connection, None);
-            held.into_iter().for_each(|frames| self.enqueue(transport, frames));
-            self.begin_session(transport, &connection, id);
+            self.open_or_ask(transport, &connection, Welcome::Resumed { id, held });
         }
     }
 
@@ -289,7 +275,12 @@ impl Shard {
     }
 
     /// Begins to record frames for replay. The client counts frames from here.
-    fn begin_session(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>, id: Option<i128>) {
+    pub(super) fn begin_session(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        connection: &Rc<Connection>,
+        id: Option<i128>,
+    ) {
         self.detached().drop_replay(connection);
         let key = self.make_recoverable(connection).map(|key| key.to_string());
         if key.is_some() {

@@ -184,7 +184,8 @@ impl Shard {
             }
             if self.admissions().contains(connection.id) {
                 let message = "more was sent to the connection than is held before it opens: try again";
-                self.refuse_admission(&connection, &Failure::new(ErrorCode::FeatureUnavailable, message));
+                let failure = Failure::new(ErrorCode::FeatureUnavailable, message);
+                self.refuse_admission(&connection, &failure, CloseCode::TryAgainLater);
                 continue;
             }
             tracing::info!(connection = %connection.id, "a client that is away missed more than is kept for it");
@@ -197,7 +198,10 @@ impl Shard {
         }
         if self.is_over_replay_budget() {
             self.connections().for_each(|connection| {
-                if !self.pending_resumes().contains(connection.id) {
+                // Frames that are held for a client that is about to open must be complete.
+                let is_held =
+                    self.pending_resumes().contains(connection.id) || self.admissions().contains(connection.id);
+                if !is_held {
                     self.detached().with_replay(connection, ReplayBuffer::drop_older_half);
                 }
             });

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::ids::TransportId;
@@ -38,6 +39,13 @@ pub(crate) enum Welcome {
         id: Option<i128>,
         may_resume: bool,
         is_over_limit: bool,
+    },
+    /// A plain client that was handed off to resume a connection that is not there any more.
+    Resumed {
+        /// The id of `resume`, whose acknowledgement follows.
+        id: Option<i128>,
+        /// Frames that were held for it on the other shard.
+        held: Vec<Bytes>,
     },
     SocketIo {
         /// The key by which the client may recover.
@@ -80,26 +88,16 @@ impl Admissions {
         })
     }
 
-    /// The connections of a transport that wait.
-    pub(crate) fn of_transport(&self, transport: TransportId) -> Vec<ConnId> {
-        let admissions = self.0.borrow();
-        admissions.iter().filter(|(_, waiting)| waiting.transport == transport).map(|(id, _)| *id).collect()
-    }
-
-    /// Holds what a plain client sends before its connection opens. `None` where none of its connections waits, or else
-    /// whether the message could be held.
-    pub(crate) fn hold(&self, transport: TransportId, text: &str) -> Option<bool> {
+    /// Holds what a plain client sends before its connection opens. Returns whether there was room for it.
+    pub(crate) fn hold(&self, id: ConnId, text: &str) -> bool {
         let mut admissions = self.0.borrow_mut();
-        if admissions.is_empty() {
-            return None;
-        }
-        let admission = admissions.values_mut().find(|waiting| waiting.transport == transport)?;
+        let Some(admission) = admissions.get_mut(&id) else { return false };
         admission.held_bytes += text.len() + size_of::<Box<str>>();
         let fits = admission.held_bytes <= MAX_HELD_BYTES;
         if fits {
             admission.held.push(text.into());
         }
-        Some(fits)
+        fits
     }
 }
 
@@ -111,14 +109,10 @@ mod tests {
     fn connection_opens_when_all_features_allow_it() {
         let (admissions, id, transport) = (Admissions::default(), ConnId::new(0, 1, 1), TransportId::new(1, 1));
         let welcome = Welcome::Plain { id: None, may_resume: false, is_over_limit: false };
-        assert_eq!(admissions.hold(transport, "a"), None);
         admissions.insert(id, Admission::new(transport, welcome));
         admissions.set_waiting(id, 2);
         assert!(!admissions.allow(id) && admissions.allow(id) && !admissions.allow(ConnId::new(0, 2, 1)));
-        assert_eq!(admissions.hold(TransportId::new(2, 1), "a"), None);
-        assert_eq!(admissions.hold(transport, "a"), Some(true));
-        assert_eq!(admissions.hold(transport, &"x".repeat(MAX_HELD_BYTES)), Some(false));
-        assert_eq!(admissions.of_transport(transport), [id]);
+        assert!(admissions.hold(id, "a") && !admissions.hold(id, &"x".repeat(MAX_HELD_BYTES)));
         assert_eq!(*admissions.remove(id).unwrap().held[0], *"a");
     }
 }

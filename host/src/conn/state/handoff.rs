@@ -45,6 +45,8 @@ impl Inbound {
 pub(crate) struct PlainHandoff {
     pub(crate) session: auth::Session,
     pub(crate) held: Vec<Bytes>,
+    /// The facts of the handshake for features.
+    pub(crate) handshake: Option<Box<str>>,
 }
 
 /// A handoff that completes once all input of the current read is in `inbound`.

@@ -108,6 +108,8 @@ pub(crate) struct Transport {
     pub(crate) unread: Cell<bool>,
     /// The connections that it carries.
     pub(crate) connections: RefCell<Vec<ConnId>>,
+    /// Those that wait for features to admit them.
+    pub(crate) waiting: RefCell<Vec<ConnId>>,
     pub(crate) times: Times,
     /// Whether the transport counts towards the limits of connections.
     pub(crate) counted: Cell<bool>,
@@ -158,6 +160,7 @@ impl Transport {
             dirty: Cell::new(false),
             unread: Cell::new(false),
             connections: RefCell::default(),
+            waiting: RefCell::default(),
             times: Times {
                 heard: Cell::new(now),
                 pinged: Cell::new(now),

@@ -211,6 +211,11 @@ impl Event {
         matches!(self, Self::Message { origin: Origin::Client(_) | Origin::Service(_), .. })
     }
 
+    /// Whether somebody waits for the outcome, who can be refused.
+    pub(crate) fn is_refusable(&self) -> bool {
+        self.is_retryable() || self.is_admission()
+    }
+
     /// Whether this asks whether a connection may open.
     pub(crate) fn is_admission(&self) -> bool {
         matches!(self, Self::Message { origin: Origin::Host(_), wants_reply: true, .. })

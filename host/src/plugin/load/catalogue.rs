@@ -242,7 +242,6 @@ pub(crate) struct Destination {
     pub(crate) from_client: bool,
     pub(crate) from_service: bool,
     pub(crate) template: Template,
-    /// The operator's narrowing for clients.
     /// What the manifest wants of clients.
     pub(crate) required: Option<Permission>,
     /// What the operator wants of clients besides.

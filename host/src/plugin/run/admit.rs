@@ -12,6 +12,7 @@ use super::deferred::{MAX_ATTEMPTS, RETRY_MS};
 use super::durable::write;
 use super::invoke::Handled;
 use super::job::Envelope;
+use super::rooms::Questions;
 use super::scope::Deferred;
 use super::scopes::Place;
 use super::shared::unavailable;
@@ -44,6 +45,11 @@ fn refuse<T>(message: String) -> ControlFlow<Stop, T> {
 impl ThreadState {
     /// Handles one event and answers it.
     pub(super) fn handle(&mut self, envelope: Envelope) {
+        let opens = envelope.event.opened().filter(|_| envelope.event.is_admission());
+        if opens.is_some_and(|connection| self.shared.hub.identity(connection).is_none()) {
+            // Its client has gone: nobody waits for the answer, and nothing would end what the feature keeps of it.
+            return;
+        }
         match self.find_scope(&envelope) {
             ControlFlow::Continue(place) => self.handle_loaded(envelope, place),
             ControlFlow::Break(stop) => self.stop(envelope, stop),
@@ -207,16 +213,7 @@ impl ThreadState {
                 return self.finish(envelope, place, done);
             }
             Handled::Refused(failure) => return self.refuse(envelope, failure),
-            Handled::Pending(identity, room) => match self.shared.config.rooms.as_ref() {
-                Some(policy) if !envelope.event.is_guaranteed() => {
-                    return self.shared.submit_later(policy, (&identity, &room), envelope);
-                }
-                policy => {
-                    // Guaranteed events keep their order: the event is tried again like one on which the feature failed.
-                    policy.iter().for_each(|policy| policy.ask(&identity, &room, Box::new(|| {})));
-                    unavailable(format!("it is not known yet whether the room {room} may be used"))
-                }
-            },
+            Handled::Pending(questions) => return self.await_backend(envelope, attempts, &questions),
             Handled::Failed(failure) => failure,
         };
         let Envelope { plugin, address, event, .. } = &envelope;
@@ -232,6 +229,23 @@ impl ThreadState {
             );
         }
         self.answer(envelope, failure);
+    }
+
+    /// Has an event wait for the backend of rooms. Guaranteed events keep their order: they are deferred, like those on which
+    /// the feature failed, until there is an answer or a failure to answer.
+    fn await_backend(&mut self, envelope: Envelope, attempts: u32, questions: &Questions) {
+        let shared = self.shared.clone();
+        let Some(policy) = &shared.config.rooms else { return };
+        if !envelope.event.is_guaranteed() {
+            return shared.submit_later(policy, questions, envelope);
+        }
+        for (identity, room) in questions {
+            if !policy.ask(identity, room, Box::new(|| {})) {
+                tracing::debug!(%room, "too much waits for a room's backend, which is asked later");
+            }
+        }
+        let not_before = shared.clock.uptime_ms() + RETRY_MS;
+        self.defer(envelope, attempts, not_before);
     }
 
     /// Answers a handled event: now, or when its change is on disk, or when the documents that the feature asks for

@@ -7,10 +7,11 @@ use std::time::Instant;
 use super::commit::Done;
 use super::effect::Checked;
 use super::outcome::{CallError, check_outcome};
+use super::rooms::Questions;
 use super::scope::Scope;
 use super::shared::Shared;
 use super::state::{ThreadState, Visit};
-use crate::model::{CloseCode, ErrorCode, Failure, Identity};
+use crate::model::{CloseCode, ErrorCode, Failure};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
 use crate::plugin::guest::sandbox::{Context, Instance};
@@ -23,8 +24,8 @@ use crate::plugin::load::migrate::{Present, State, take_over};
 pub(crate) enum Handled {
     Done(Done),
     Refused(Failure),
-    /// A backend has to be asked about this user and room, and the event handled again. Nothing has changed.
-    Pending(Arc<Identity>, Box<str>),
+    /// A backend has to be asked, and the event handled again. Nothing has changed.
+    Pending(Questions),
     /// The feature failed on the event, or a guaranteed event cannot be charged or promised now. Nothing has changed.
     Failed(Failure),
 }
@@ -49,7 +50,7 @@ impl ThreadState {
                 plugin.health.succeeded();
                 Handled::Refused(failure)
             }
-            Err(CallError::Pending(identity, room)) => Handled::Pending(identity, room),
+            Err(CallError::Pending(questions)) => Handled::Pending(questions),
             Err(CallError::Fault(fault)) => {
                 self.note_fault(visit, &generation, &fault);
                 let message = format!("the feature {} failed on this event", plugin.name);
@@ -70,7 +71,7 @@ impl ThreadState {
             self.make_room(plugin, Some(event))?;
         }
         let is_durable = place.is_some_and(|place| self.scopes[place].is_durable);
-        if let Some(store) = self.shared.store.as_ref().filter(|_| is_durable && event.is_retryable()) {
+        if let Some(store) = self.shared.store.as_ref().filter(|_| is_durable && event.is_refusable()) {
             store.takes_changes()?;
             self.shared.check_states(plugin, event)?;
         }

@@ -2,18 +2,17 @@
 //! may take part in.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use roundhouse_contract::Rules;
 
 use super::effect::{self, Checked, Connections, Effect};
-use super::rooms::{NotAdmitted, admit_to_rooms};
+use super::rooms::{NotAdmitted, Questions, admit_to_rooms};
 use super::scope::Scope;
 use super::shared::Shared;
 use super::state::Visit;
 use crate::hub::Overfull;
 use crate::metrics::Limit;
-use crate::model::{ConnId, ErrorCode, Failure, Identity};
+use crate::model::{ConnId, ErrorCode, Failure};
 use crate::plugin::guest::convert::connect_refusal;
 use crate::plugin::guest::sandbox::{Fault, Outcome};
 use crate::plugin::load::generation::Generation;
@@ -22,8 +21,8 @@ use crate::plugin::load::generation::Generation;
 pub(super) enum CallError {
     /// The feature refused the event: its sender gets this, and nothing is committed.
     Refused(Failure),
-    /// A backend has to be asked first about this user and room.
-    Pending(Arc<Identity>, Box<str>),
+    /// A backend has to be asked first.
+    Pending(Questions),
     /// The component trapped, took too long or broke a rule.
     Fault(String),
 }
@@ -77,11 +76,11 @@ pub(super) fn check_outcome(
         let admitted = admit_to_rooms(shared, policy, event, &address.key, &mut checked.effects);
         admitted.map_err(|why| match why {
             NotAdmitted::Refused(failure) => CallError::Refused(failure),
-            NotAdmitted::Pending(identity, room) => CallError::Pending(identity, room),
+            NotAdmitted::Pending(questions) => CallError::Pending(questions),
         })?;
     }
     // Guaranteed events are not refused for full rooms.
-    if event.is_retryable() {
+    if event.is_refusable() {
         let scope = (plugin.number, &*address.key);
         check_memberships(shared, &checked.effects, scope).map_err(CallError::Refused)?;
     }

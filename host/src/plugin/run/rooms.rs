@@ -1,7 +1,7 @@
 //! The room policy: on the events of clients before they are queued, on the effects of an event, and on the rooms of a
 //! connection whose identity has changed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::effect::Effect;
 use super::job::Envelope;
@@ -12,20 +12,23 @@ use crate::plugin::event::{Event, LeftReason, Member};
 use crate::plugin::load::catalogue::Plugin;
 use crate::policy::{Action, RoomPolicy, Verdict};
 
+/// Users and rooms that a backend has to be asked about.
+pub(super) type Questions = Vec<(Arc<Identity>, Box<str>)>;
+
 /// Why the effects of an event are not committed now.
 pub(super) enum NotAdmitted {
     Refused(Failure),
-    /// The backend has to be asked about this user and room first.
-    Pending(Arc<Identity>, Box<str>),
+    /// A backend has to be asked first.
+    Pending(Questions),
 }
 
 /// Checks that the connections of these effects may use the rooms. `scope` is the scope's own room.
 ///
-/// The event of a client or service is refused as a whole. The host's own events cannot be sent again, so only their
-/// effects that are not allowed are dropped.
+/// An event that somebody waits for is refused as a whole. Other events cannot be sent again, so only their effects that are
+/// not allowed are dropped.
 ///
 /// # Errors
-/// `forbidden`, for the sender; or the user and room that the backend has to be asked about.
+/// `forbidden`, for the sender; or what a backend has to be asked.
 pub(super) fn admit_to_rooms(
     shared: &Shared,
     policy: &RoomPolicy,
@@ -34,7 +37,8 @@ pub(super) fn admit_to_rooms(
     effects: &mut Vec<Effect>,
 ) -> Result<(), NotAdmitted> {
     let name = if event.is_sent() { event.name() } else { "" };
-    let check = |effect: &Effect| {
+    let mut questions = Questions::new();
+    let mut check = |effect: &Effect| {
         let (connection, room, action) = match effect {
             Effect::Join { connection, room } => (Some(*connection), &**room, Action::Join),
             Effect::Watch(connection) => (Some(*connection), scope, Action::Subscribe),
@@ -45,29 +49,32 @@ pub(super) fn admit_to_rooms(
         let Some(identity) = connection.and_then(|connection| identity(shared, event, connection)) else {
             return Ok(());
         };
-        match policy.check(&identity, room, action, name) {
+        match policy.check_begun(&identity, room, action, name, true) {
             Verdict::Allowed | Verdict::Authorized => Ok(()),
-            Verdict::Pending => Err(NotAdmitted::Pending(identity, room.into())),
-            Verdict::Refused(refusal) | Verdict::Unknown(refusal) => Err(NotAdmitted::Refused(refusal)),
+            Verdict::Pending => {
+                let is_known =
+                    |(other, asked): &(Arc<Identity>, Box<str>)| Arc::ptr_eq(other, &identity) && **asked == *room;
+                if !questions.iter().any(is_known) {
+                    questions.push((identity, room.into()));
+                }
+                Ok(())
+            }
+            Verdict::Refused(refusal) | Verdict::Unknown(refusal) => Err(refusal),
         }
     };
-    if event.is_retryable() {
-        return effects.iter().try_for_each(check);
+    if event.is_refusable() {
+        effects.iter().try_for_each(check).map_err(NotAdmitted::Refused)?;
+    } else {
+        effects.retain(|effect| {
+            let checked = check(effect);
+            if let Err(refusal) = &checked {
+                shared.metrics.plugin_dropped.inc();
+                tracing::debug!(scope, event = %event.name(), %refusal, "an effect is dropped by the room policy");
+            }
+            checked.is_ok()
+        });
     }
-    let mut pending = None;
-    effects.retain(|effect| match check(effect) {
-        Ok(()) => true,
-        Err(NotAdmitted::Refused(refusal)) => {
-            shared.metrics.plugin_dropped.inc();
-            tracing::debug!(scope, event = %event.name(), %refusal, "an effect is dropped by the room policy");
-            false
-        }
-        Err(other) => {
-            pending = Some(other);
-            false
-        }
-    });
-    pending.map_or(Ok(()), Err)
+    if questions.is_empty() { Ok(()) } else { Err(NotAdmitted::Pending(questions)) }
 }
 
 fn identity(shared: &Shared, event: &Event, connection: ConnId) -> Option<Arc<Identity>> {
@@ -79,62 +86,49 @@ fn identity(shared: &Shared, event: &Event, connection: ConnId) -> Option<Arc<Id
 }
 
 impl Shared {
-    /// Queues a client's event whose room the backend has allowed, or has to be asked about first. The event waits with its
+    /// Queues a client's event whose room a backend has allowed, or has to be asked about first. The event waits with its
     /// connection's shard, so that it keeps its place among what the client sends, and is dropped if the client goes.
+    ///
+    /// # Errors
+    /// Where too much waits for the backend.
     pub(crate) fn submit_authorized(
         self: &Arc<Self>,
         policy: &RoomPolicy,
         member: Member,
         envelope: Envelope,
-        is_known: bool,
-    ) {
+    ) -> Result<(), Failure> {
         let (shared, room) = (self.clone(), envelope.address.key.clone());
         let Member { connection, identity } = member;
         let asked = identity.clone();
-        policy.ask(
-            &identity,
-            &room,
-            Box::new(move || {
-                let hub = shared.hub.clone();
-                let task = ConnectionTask(Box::new(move || match is_known {
-                    true => shared.submit(envelope),
-                    false => shared.submit_if_allowed(&asked, envelope),
-                }));
-                hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
-            }),
-        );
+        let then = Box::new(move || {
+            let hub = shared.hub.clone();
+            let task = ConnectionTask(Box::new(move || shared.submit_if_allowed(&asked, envelope)));
+            hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
+        });
+        if policy.ask(&identity, &room, then) { Ok(()) } else { Err(too_much_waits()) }
     }
 
     fn submit_if_allowed(&self, identity: &Identity, envelope: Envelope) {
         let Some(policy) = &self.config.rooms else { return self.submit(envelope) };
-        let refusal = match policy.check(identity, &envelope.address.key, Action::Publish, envelope.event.name()) {
+        let (room, event) = (&envelope.address.key, envelope.event.name());
+        let refusal = match policy.check_begun(identity, room, Action::Publish, event, false) {
             Verdict::Allowed | Verdict::Authorized => return self.submit(envelope),
             Verdict::Refused(refusal) | Verdict::Unknown(refusal) => refusal,
-            Verdict::Pending => unavailable("too much waits for the rooms' backend: try again later".to_owned()),
+            Verdict::Pending => too_much_waits(),
         };
         self.answer(envelope.event.name(), envelope.reply, Err(refusal), &WakeBatch::default());
     }
 
-    /// Handles an event again when the backend has been asked about a user and a room that its effects name.
-    pub(super) fn submit_later(
-        self: &Arc<Self>,
-        policy: &RoomPolicy,
-        about: (&Arc<Identity>, &str),
-        envelope: Envelope,
-    ) {
-        let shared = self.clone();
-        policy.ask(
-            about.0,
-            about.1,
-            Box::new(move || match envelope.event.sender_id() {
-                Some(connection) => {
-                    let hub = shared.hub.clone();
-                    let task = ConnectionTask(Box::new(move || shared.submit(envelope)));
-                    hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
-                }
-                None => shared.submit(envelope),
-            }),
-        );
+    /// Handles an event again when the backend has answered all questions about its effects.
+    pub(super) fn submit_later(self: &Arc<Self>, policy: &RoomPolicy, questions: &Questions, envelope: Envelope) {
+        let parked = Arc::new(Parked { shared: self.clone(), envelope: Mutex::new(Some(envelope)) });
+        let asked = questions.iter().all(|(identity, room)| {
+            let parked = parked.clone();
+            policy.ask(identity, room, Box::new(move || drop(parked)))
+        });
+        if !asked && let Some(envelope) = parked.take() {
+            self.answer(envelope.event.name(), envelope.reply, Err(too_much_waits()), &WakeBatch::default());
+        }
     }
 
     /// Takes a connection out of the rooms that its user may no longer be in, and away from the scopes that it may no longer
@@ -149,15 +143,16 @@ impl Shared {
             let event = Event::Left { member, reason: LeftReason::Left, is_gone };
             self.submit(Envelope::without_reply(plugin.clone(), address, event));
         };
-        let may = |room: &str, action| match policy.check(&info.identity, room, action, "") {
+        let (mut pending, mut unknown) = (Vec::new(), None);
+        let mut may = |room: &str, action| match policy.check(&info.identity, room, action, "") {
             Verdict::Allowed | Verdict::Authorized => true,
             Verdict::Refused(_) => false,
             Verdict::Pending => {
-                policy.ask(&info.identity, room, self.recheck_on_shard(connection));
+                pending.push(Box::<str>::from(room));
                 true
             }
             Verdict::Unknown(_) => {
-                policy.ask_later(room, self.recheck_on_shard(connection));
+                unknown = Some(Box::<str>::from(room));
                 true
             }
         };
@@ -175,14 +170,68 @@ impl Shared {
                 left(plugin, address, true);
             }
         }
+        if pending.is_empty() && unknown.is_none()
+            || !self.rechecks.lock().unwrap_or_else(PoisonError::into_inner).insert(connection)
+        {
+            return;
+        }
+        // One for all rooms: it runs when the last question has its answer.
+        let again = Arc::new(Recheck { shared: self.clone(), connection });
+        for room in pending {
+            let again = again.clone();
+            if !policy.ask(&info.identity, &room, Box::new(move || drop(again))) {
+                unknown = Some(room);
+            }
+        }
+        if let Some(room) = unknown {
+            policy.ask_later(&room, Box::new(move || drop(again)));
+        }
     }
+}
 
-    fn recheck_on_shard(self: &Arc<Self>, connection: ConnId) -> Box<dyn FnOnce() + Send> {
-        let shared = self.clone();
-        Box::new(move || {
-            let hub = shared.hub.clone();
-            let task = ConnectionTask(Box::new(move || shared.recheck_rooms(connection)));
-            hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
-        })
+fn too_much_waits() -> Failure {
+    unavailable("too much waits for the rooms' backend: try again later".to_owned())
+}
+
+/// An event that waits for the answers of a backend: it is handled again when the last has come.
+struct Parked {
+    shared: Arc<Shared>,
+    envelope: Mutex<Option<Envelope>>,
+}
+
+impl Parked {
+    fn take(&self) -> Option<Envelope> {
+        self.envelope.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let Some(envelope) = self.take() else { return };
+        let shared = self.shared.clone();
+        match envelope.event.sender_id() {
+            Some(connection) => {
+                let hub = shared.hub.clone();
+                let task = ConnectionTask(Box::new(move || shared.submit(envelope)));
+                hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
+            }
+            None => shared.submit(envelope),
+        }
+    }
+}
+
+/// Checks the rooms of a connection again when the last answer has come.
+struct Recheck {
+    shared: Arc<Shared>,
+    connection: ConnId,
+}
+
+impl Drop for Recheck {
+    fn drop(&mut self) {
+        let (shared, connection) = (self.shared.clone(), self.connection);
+        shared.rechecks.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+        let hub = shared.hub.clone();
+        let task = ConnectionTask(Box::new(move || shared.recheck_rooms(connection)));
+        hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
     }
 }

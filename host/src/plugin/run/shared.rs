@@ -1,7 +1,8 @@
 //! The state that all plugin threads share, with methods to queue events and to answer them.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     /// Whether the host is stopping.
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) senders: Senders,
+    /// The connections whose rooms are checked again when a backend has answered.
+    pub(crate) rechecks: Mutex<HashSet<ConnId>>,
 }
 
 impl Shared {
