@@ -148,7 +148,10 @@ fn last(query: Option<&str>) -> Result<u64, Failure> {
             return Err(Failure::new(ErrorCode::BadRequest, message));
         }
         last = value.parse().ok().filter(|last| (1..=u64::from(u32::MAX)).contains(last)).ok_or_else(|| {
-            Failure::new(ErrorCode::BadRequest, format!("last is {value:?}, and must be a number of events, 1 to {}", u32::MAX))
+            Failure::new(
+                ErrorCode::BadRequest,
+                format!("last is {value:?}, and must be a number of events, 1 to {}", u32::MAX),
+            )
         })?;
     }
     Ok(last)

@@ -26,6 +26,8 @@ pub struct Opening<'a> {
     pub auth: Option<&'a RawValue>,
     /// The other facts of the handshake: fields of a JSON object, which begin with a comma.
     pub handshake: &'a str,
+    /// Whether the features that decide about connections were asked about it.
+    pub was_asked: bool,
 }
 
 impl Runtime {
@@ -35,7 +37,7 @@ impl Runtime {
         self.tell_of(opening, true)
     }
 
-    /// Queues the `connect` events of a new connection for the features that do not decide whether it opens, so that they
+    /// Queues the `connect` events of a new connection for the features that were not asked about it, so that they
     /// get them before any event that the connection sends. To be called before its first event.
     pub fn notify_connect(&self, opening: Opening<'_>) {
         self.tell_of(opening, false);
@@ -43,10 +45,11 @@ impl Runtime {
 
     fn tell_of(&self, opening: Opening<'_>, is_admission: bool) -> usize {
         let catalogue = self.0.shared.catalogue.load();
-        let Opening { connection, identity, namespace, auth, handshake } = opening;
+        let Opening { connection, identity, namespace, auth, handshake, was_asked } = opening;
+        // A build that decides may have been loaded after the connection was opened: it is told like others.
+        let is_told = |admits: bool| if is_admission { admits } else { !(admits && was_asked) };
         let listeners = catalogue.connect_listeners().iter();
-        let listeners: Vec<_> =
-            listeners.filter(|(plugin, _)| plugin.current().manifest.admits == is_admission).collect();
+        let listeners: Vec<_> = listeners.filter(|(plugin, _)| is_told(plugin.current().manifest.admits)).collect();
         if listeners.is_empty() {
             return 0;
         }

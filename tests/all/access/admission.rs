@@ -124,6 +124,29 @@ async fn headers_with_credentials_cannot_be_chosen() {
 }
 
 #[tokio::test]
+async fn admission_against_the_room_policy_is_refused_whole() {
+    let rules = "[[rooms]]\npattern = \"private-messaging\"\nallow = \"false\"\n";
+    let host = private_messaging(&format!("{ANONYMOUS}{rules}")).await;
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    for n in 0..20 {
+        let error = client.connect("/", &json!({ "username": format!("user{n}") })).await.unwrap_err();
+        assert_eq!(error["data"]["code"], "forbidden", "{error}");
+    }
+    // The feature has kept nobody, so it does not fail on connections that have gone.
+    assert_eq!(host.report("private-messaging").await["traps"], 0);
+}
+
+#[tokio::test]
+async fn handshake_over_the_limits_is_refused_not_emptied() {
+    let host = hostile().await;
+    let mut client = SocketIoClient::socket(&host.ws).await;
+    let mut auth: serde_json::Map<String, Value> = (0..2000).map(|n| (format!("key{n}"), json!(n))).collect();
+    auth.insert("token".to_owned(), json!(host.token("ana")));
+    let error = client.connect("/", &Value::Object(auth)).await.unwrap_err();
+    assert_eq!(error["data"]["code"], "too_large", "{error}");
+}
+
+#[tokio::test]
 async fn client_that_leaves_while_asked_leaves_nothing() {
     let host = hostile().await;
     for _ in 0..20 {

@@ -168,6 +168,32 @@ async fn backend_is_asked_again_when_the_identity_changes() {
     host.shut_down().await;
 }
 
+#[tokio::test]
+async fn changed_identity_asks_once_for_each_room() {
+    let backend = Backend::start();
+    let rooms: Vec<String> = (0..12).map(|n| format!("t{n}")).collect();
+    for room in &rooms {
+        backend.set(&format!("ticket:{room}"), &json!({ "allow": true }));
+    }
+    let host = TestHost::start_with(&backend.config("cache = \"10m\""), &[]);
+    let mut ana = host.client("ana").await;
+    for room in &rooms {
+        ana.emit_with_ack("ticket:view", ticket(room)).await.unwrap();
+    }
+    assert_eq!(backend.server.n_requests(), 12);
+    backend.set("ticket:t3", &json!({ "allow": false }));
+    let token = host.token_with("ana", &["--role", "intern"]);
+    for _ in 0..3 {
+        ana.emit_with_ack("authenticate", json!({ "token": token })).await.unwrap();
+    }
+    eventually("ana is out of the room", async || {
+        (host.call("GET", "/v1/rooms/ticket:t3", "").await.status == 404).then_some(())
+    })
+    .await;
+    assert_eq!(backend.server.n_requests(), 24, "one question for each room, however many answers came before");
+    assert_eq!(host.get("/v1/rooms/ticket:t4").await["connectionCount"], 1);
+}
+
 #[test]
 fn explain_asks_the_backend() {
     let backend = Backend::start();

@@ -154,6 +154,7 @@ async fn ended_session_closes_its_connections() {
     }
     let host = InnerHost::start(&endpoint.config("recheck = \"20s\"", "")).await;
     let mut ana = connect(&host.ws, "auth_session=ana").await;
+    ana.emit_with_ack("resume", json!({})).await.unwrap();
     let mut ben = connect(&host.ws, "auth_session=ben").await;
     let headers = [("cookie", "auth_session=ana")];
     let mut socketio = SocketIoClient::on_socket(EngineSocket::open_with(&host.ws, "", &headers).await);
@@ -165,6 +166,7 @@ async fn ended_session_closes_its_connections() {
     assert!(closed.reason.contains("log in"), "{closed:?}");
     assert_eq!(socketio.expect_event("error").await.argument()["code"], "unauthorized");
     assert_eq!(socketio.closed().await.code, Some(4002));
+    assert_eq!(host.call("GET", "/v1/users/ana", "").await.status, 404, "none is kept to be resumed");
     assert_eq!(ben.emit_refused("no:such", json!({})).await, "unknown_event", "other sessions go on");
     drop((ana, ben, socketio));
     host.shut_down().await;
@@ -249,6 +251,18 @@ async fn failing_endpoint_is_said_clearly_and_keeps_connections() {
     assert_eq!(ana.emit_refused("no:such", json!({})).await, "unknown_event", "nobody is closed for it");
     drop(ana);
     host.shut_down().await;
+}
+
+#[tokio::test]
+async fn missing_answer_outweighs_an_ended_session() {
+    let endpoint = Endpoint::start();
+    endpoint.set_raw("slow", StubAnswer::Raw(503, String::new()));
+    let host = TestHost::start_with(&endpoint.config("", ""), &[]);
+    // The browser sends one cookie for each path: the good one may be the one that was not checked.
+    for cookies in ["auth_session=stale; auth_session=slow", "auth_session=slow; auth_session=stale"] {
+        let (code, reason) = refused(&host.ws, &[("cookie", cookies)]).await;
+        assert_eq!(code, Some(1013), "{cookies}: {reason}");
+    }
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ impl Plugins {
         self.hub.connect(connection, identity.clone(), self.clock.now_ms());
         let auth = auth.map(|auth| RawValue::from_string(auth.to_string()).unwrap());
         let (identity, auth) = (&identity, auth.as_deref());
-        self.runtime.notify_connect(Opening { connection, identity, namespace, auth, handshake: "" });
+        self.runtime.notify_connect(Opening { connection, identity, namespace, auth, handshake: "", was_asked: false });
         connection
     }
 

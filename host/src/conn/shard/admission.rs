@@ -25,6 +25,7 @@ impl Shard {
         if !self.shared().plugins.has_admission() {
             return self.welcome(transport, connection, welcome);
         }
+        connection.was_asked.set(true);
         connection.transport.set(None);
         transport.connections.borrow_mut().retain(|id| *id != connection.id);
         transport.waiting.borrow_mut().push(connection.id);
@@ -55,6 +56,7 @@ impl Shard {
             namespace: connection.namespace(),
             auth: auth.as_deref(),
             handshake: &handshake,
+            was_asked: true,
         });
         match n {
             // The feature was unloaded a moment ago.

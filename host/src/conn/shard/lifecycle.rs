@@ -85,6 +85,7 @@ impl Shard {
                 namespace: connection.namespace(),
                 auth: auth.as_deref(),
                 handshake: &handshake,
+                was_asked: connection.was_asked.get(),
             });
         }
     }

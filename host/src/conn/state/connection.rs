@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     pub(crate) expires: Cell<u64>,
     /// When the client is told of the coming expiry, by the same clock; `u64::MAX` is never, or already told.
     pub(crate) warns: Cell<u64>,
+    /// Whether the features that decide about connections were asked.
+    pub(crate) was_asked: Cell<bool>,
     /// Whether the client has sent an event.
     pub(crate) has_sent: Cell<bool>,
     /// The pending connect notice to features, with the client's auth payload.
@@ -71,6 +73,7 @@ impl Connection {
             delivery: Cell::new(0),
             expires: Cell::new(u64::MAX),
             warns: Cell::new(u64::MAX),
+            was_asked: Cell::new(false),
             has_sent: Cell::new(false),
             connect_notice: RefCell::default(),
             event_rates: RefCell::default(),
