@@ -72,12 +72,7 @@ impl Server {
         let runtime =
             Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
-        let shards_of = hub.clone();
-        let on_change = move |changes: SessionChanges| {
-            let changes = Arc::new(changes);
-            shards_of.shards().iter().for_each(|shard| shard.push(ShardCommand::AdoptSessions(changes.clone())));
-        };
-        let auth = authenticator(&config, &clock, &metrics, outbound.as_ref(), on_change);
+        let auth = authenticator(&config, &clock, &metrics, outbound.as_ref(), adopt_on(hub.clone()));
         let mut shared = share(&config, &hub, &runtime, &admission, auth, &clock, &metrics);
         shared.tls.clone_from(&client_tls);
         let answers = overload_answers(&shared);
@@ -244,6 +239,14 @@ fn start_shards(n_shards: usize, shared: &Shared) -> anyhow::Result<Vec<ShardThr
         .map(|index| ShardThread::start(index, shared.clone()))
         .collect::<Result<Vec<_>, _>>()
         .context("cannot start a shard")
+}
+
+/// Has all shards adopt the sessions of cookies that have changed.
+fn adopt_on(hub: Arc<Hub>) -> impl Fn(SessionChanges) + Send {
+    move |changes| {
+        let changes = Arc::new(changes);
+        hub.shards().iter().for_each(|shard| shard.push(ShardCommand::AdoptSessions(changes.clone())));
+    }
 }
 
 /// Starts the thread of calls to the operator's services, if the configuration names one.

@@ -92,13 +92,14 @@ impl Config {
         Ok(config)
     }
 
-    fn build(file: File, is_without_file: bool, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
+    fn build(mut file: File, is_without_file: bool, overrides: Overrides, dir: &Path) -> anyhow::Result<Self> {
         file.limits.check()?;
         file.heartbeat.check()?;
         file.recovery.check()?;
         file.socketio.check()?;
         let conn = conn_config(&file)?;
-        let plugins = PluginsSection::read(file.plugins)?;
+        let plugins = PluginsSection::read(std::mem::take(&mut file.plugins))?;
+        let client = client_config(&file, &plugins, dir)?;
         let listen = overrides.listen.unwrap_or(file.listen).resolve().context("listen")?;
         let api = overrides.api.unwrap_or(file.api).resolve().context("api")?;
         let plugin_dir = plugin_dir(overrides.plugins, &plugins, dir)?;
@@ -108,19 +109,7 @@ impl Config {
             shards => shards,
         };
         ensure!(shards <= ConnId::MAX_SHARDS, "shards is {shards}, and may be {}", ConnId::MAX_SHARDS);
-        let (limits, socketio, cookie) = (file.limits, file.socketio, file.auth.jwt.cookie.clone());
-        let session_cookie = file.auth.session_cookie()?;
-        let client = ClientConfig {
-            origins: file.cors.allowed(cookie.is_some() || session_cookie.is_some())?,
-            cookie,
-            session_cookie,
-            connect_headers: plugins.connect_headers()?,
-            socketio_path: socketio.path()?,
-            bundle: socketio.bundle(dir)?,
-            message_bytes: limits.message_bytes,
-            demo_secret: None,
-            is_conformance: false,
-        };
+        let limits = file.limits;
         let store = file.store.into_config(dir)?;
         let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;
@@ -166,6 +155,23 @@ impl Config {
     pub fn enabled_features(&self) -> impl Iterator<Item = &'static Bundled> {
         bundled().iter().filter(|feature| self.plugins.plugins.get(feature.name).is_none_or(|options| options.enabled))
     }
+}
+
+/// # Errors
+/// Where a path, an origin, a cookie or a header cannot be what it is configured as.
+fn client_config(file: &File, plugins: &PluginsSection, dir: &Path) -> anyhow::Result<ClientConfig> {
+    let (cookie, session_cookie) = (file.auth.jwt.cookie.clone(), file.auth.session_cookie()?);
+    Ok(ClientConfig {
+        origins: file.cors.allowed(cookie.is_some() || session_cookie.is_some())?,
+        cookie,
+        session_cookie,
+        connect_headers: plugins.connect_headers()?,
+        socketio_path: file.socketio.path()?,
+        bundle: file.socketio.bundle(dir)?,
+        message_bytes: file.limits.message_bytes,
+        demo_secret: None,
+        is_conformance: false,
+    })
 }
 
 fn conn_config(file: &File) -> anyhow::Result<ConnConfig> {

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn callers_share_a_call_and_later_ones_do_not() {
+    async fn callers_share_a_call_under_way() {
         let (flights, calls) = (Flights::<u8, usize>::default(), AtomicUsize::new(0));
         let call = || async {
             tokio::task::yield_now().await;
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn call_is_made_by_another_where_its_caller_goes() {
+    async fn call_is_taken_over_where_its_caller_goes() {
         let flights = Flights::<u8, u8>::default();
         let mut gone = Box::pin(flights.join(1, std::future::pending));
         let waits = flights.join(1, || async { 7 });

@@ -93,7 +93,7 @@ async fn another_companys_room_gives_no_history() {
 }
 
 #[tokio::test]
-async fn megabyte_and_a_byte_is_refused_in_every_form() {
+async fn megabyte_and_a_byte_is_refused_everywhere() {
     let host = TestHost::start();
     let mut ana = host.client("ana").await;
     let token = host.token("eve");

@@ -69,7 +69,7 @@ async fn backend_decides_who_uses_a_room() {
 }
 
 #[tokio::test]
-async fn events_keep_their_order_while_the_backend_is_asked() {
+async fn events_keep_order_while_backend_is_asked() {
     let backend = Backend::start();
     backend.set("ticket:t", &json!({ "allow": true }));
     let host = TestHost::start_with(&backend.config(""), &[]);
@@ -87,7 +87,7 @@ async fn events_keep_their_order_while_the_backend_is_asked() {
 }
 
 #[tokio::test]
-async fn client_that_leaves_before_the_answer_leaves_no_ghost() {
+async fn client_leaving_before_the_answer_leaves_no_ghost() {
     let backend = Backend::start();
     backend.set_raw("ticket:t", StubAnswer::Silence);
     let host = TestHost::start_with(&backend.config("timeout = \"500ms\""), &[]);

@@ -161,6 +161,17 @@ async fn answer_session(
     if !is_protocol_4 {
         return Err(Refusal::UnsupportedProtocol);
     }
+    open_session(shard, peer, request, transport, echoes).await
+}
+
+/// Opens a session.
+async fn open_session(
+    shard: &Rc<Shard>,
+    peer: HttpPeer,
+    request: Request<Incoming>,
+    transport: Transport,
+    echoes: bool,
+) -> Result<Answer, Refusal> {
     if shard.is_refusing() {
         return Ok(restarting());
     }
