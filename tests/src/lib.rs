@@ -18,7 +18,7 @@
 //! - [`restarts`]: kills in the middle of a change, and the starts after them
 //! - [`Random`]: pseudo-random numbers from a seed
 //! - [`raw`]: WebSockets without a library, for load generators
-//! - [`StubServer`]: a stand-in for an HTTP service of the operator
+//! - [`StubServer`], [`StubTable`]: a stand-in for an HTTP service of the operator
 //! - [`TestAuthority`]: certificates; [`Tunnel`]: reaches a host with TLS for clients without
 //! - [`Walk`]: reads the lengths of a server's frames
 //! - [`target_dir`]: the target folder of the running program
@@ -58,7 +58,7 @@ pub use postgres::TestPostgres;
 pub use random::Random;
 pub use scripts::{Running, Script};
 pub use socketio::{Received, SocketIoClient};
-pub use stub::{StubAnswer, StubRequest, StubServer};
+pub use stub::{StubAnswer, StubRequest, StubServer, StubTable};
 pub use tls::{TestAuthority, TestCertificate, Tunnel, connect_tls, connect_tls_on};
 pub use walk::{Long, Walk};
 

@@ -1,10 +1,13 @@
 //! A stand-in for an HTTP service of the operator, whose answers a test decides.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use serde_json::Value;
 
 /// A request to a [`StubServer`].
 #[derive(Debug, Clone)]
@@ -68,6 +71,42 @@ impl StubServer {
     /// The number of requests so far.
     pub fn n_requests(&self) -> usize {
         self.requests().len()
+    }
+}
+
+/// A [`StubServer`] with a table of answers, by a key that each request names.
+#[derive(Debug)]
+pub struct StubTable {
+    /// The server.
+    pub server: StubServer,
+    answers: Arc<Mutex<HashMap<String, StubAnswer>>>,
+}
+
+impl StubTable {
+    /// Starts a server. `key` reads the key of a request; requests with another are answered with status `otherwise`.
+    pub fn start(path: &str, otherwise: u16, key: impl Fn(&StubRequest) -> String + Send + Sync + 'static) -> Self {
+        let answers = Arc::<Mutex<HashMap<String, StubAnswer>>>::default();
+        let known = answers.clone();
+        let server = StubServer::start(path, move |request| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.get(&key(request)).cloned().unwrap_or(StubAnswer::Raw(otherwise, String::new()))
+        });
+        Self { server, answers }
+    }
+
+    /// Answers requests with this key by JSON.
+    pub fn set(&self, key: &str, answer: &Value) {
+        self.set_raw(key, StubAnswer::Raw(200, answer.to_string()));
+    }
+
+    /// Answers requests with this key.
+    pub fn set_raw(&self, key: &str, answer: StubAnswer) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), answer);
+    }
+
+    /// Forgets a key.
+    pub fn remove(&self, key: &str) {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 }
 

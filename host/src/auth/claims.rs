@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::model::{Identity, harmless_name, is_valid_id};
 
 /// The first second of the year 3000. No token lasts until then, so a larger time is taken as milliseconds.
-const YEAR_3000: f64 = 32_503_680_000.0;
+pub(super) const YEAR_3000: f64 = 32_503_680_000.0;
 
 /// The claims of a token.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -56,9 +56,13 @@ impl ClaimNames {
     }
 
     fn of(id: &[&str], name: &[&str], roles: &[&str]) -> Self {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self { id: owned(id), name: owned(name), roles: owned(roles) }
     }
+}
+
+/// Names or paths of claims.
+pub(super) fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 /// The first of these names or paths that is present and not null.

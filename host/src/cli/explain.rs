@@ -64,9 +64,7 @@ pub(super) fn explain(file: Option<&Path>, overrides: Overrides, token: &str, ro
         };
         decisions.insert(action.as_str().to_owned(), json!({ "allowed": is_allowed, "because": because }));
     }
-    let claims: Value = serde_json::from_str(&identity.claims).unwrap_or_default();
-    let user = json!({ "id": &*identity.user, "name": identity.name, "roles": identity.roles, "claims": claims });
-    print_json(&json!({ "identity": user, "room": room, "decisions": decisions }))?;
+    print_json(&json!({ "identity": identity.to_json(), "room": room, "decisions": decisions }))?;
     if !may_join {
         bail!("the user {} may not join the room {room}", identity.user);
     }

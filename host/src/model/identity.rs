@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::network::network_of;
 
 /// An authenticated user. Features and other clients see this identity, never one claimed in a payload.
@@ -25,6 +27,12 @@ impl Identity {
     pub fn of_user(user: impl Into<Arc<str>>) -> Self {
         let user = user.into();
         Self { principal: user.clone(), user, name: None, roles: Vec::new(), claims: "{}".to_owned() }
+    }
+
+    /// The user as JSON, for operators and their services.
+    pub fn to_json(&self) -> Value {
+        let claims: Value = serde_json::from_str(&self.claims).unwrap_or_default();
+        json!({ "id": &*self.user, "name": self.name, "roles": self.roles, "claims": claims })
     }
 
     /// An anonymous user, on a connection from this address. The network is the principal, because a client can open

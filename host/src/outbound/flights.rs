@@ -38,7 +38,7 @@ struct Flight<'a, K: Copy + Eq + Hash, V: Clone> {
 impl<K: Copy + Eq + Hash, V: Clone> Drop for Flight<'_, K, V> {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        // The last caller, or the first with the answer: whoever comes later makes another call.
+        // Later callers make another call.
         let is_over = self.cell.initialized() || Arc::strong_count(&self.cell) == 2;
         if is_over && flights.get(&self.key).is_some_and(|cell| Arc::ptr_eq(cell, &self.cell)) {
             flights.remove(&self.key);

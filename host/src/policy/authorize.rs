@@ -72,7 +72,7 @@ struct Inner {
     endpoint: Endpoint,
     cache_ms: u64,
     clock: Clock,
-    /// Hashes identities; random, so that nobody can make two of the same hash.
+    /// Hashes identities with a random key, so that clients cannot construct collisions.
     hasher: RandomState,
     state: Mutex<State>,
 }
@@ -109,9 +109,7 @@ impl Authorizer {
         let state = self.lock();
         let (answer, at) = state.entries.get(&self.key(identity, room))?.answer.as_ref()?;
         let slack = if is_begun { SLACK_MS } else { 0 };
-        let lasts = if answer.is_ok() { self.0.cache_ms + slack } else { FAILURE_MS };
-        let is_current = self.0.clock.uptime_ms() < at + lasts;
-        is_current.then(|| answer.clone().map(|allowed| allowed[action as usize]))
+        self.is_current(answer, *at, slack).then(|| answer.clone().map(|allowed| allowed[action as usize]))
     }
 
     /// Calls `then` as soon as there is a verdict: at once if one is known, in the order of the calls. `values` are those
@@ -124,12 +122,9 @@ impl Authorizer {
         }
         let is_full = state.n_waiting >= MAX_WAITING;
         let entry = state.entries.entry(key.clone()).or_default();
-        let is_known = entry
-            .answer
-            .as_ref()
-            .is_some_and(|(answer, at)| now < at + if answer.is_ok() { self.0.cache_ms } else { FAILURE_MS });
+        let is_known = entry.answer.as_ref().is_some_and(|(answer, at)| self.is_current(answer, *at, 0));
         if is_known {
-            // Under the lock, so that nobody overtakes those who have waited.
+            // Under the lock, so that no later caller overtakes those that have waited.
             then();
             return true;
         }
@@ -161,9 +156,7 @@ impl Authorizer {
 
     /// Asks the backend.
     pub(super) async fn answer(&self, identity: &Identity, room: &str, values: Map<String, Value>) -> Answer {
-        let claims: Value = serde_json::from_str(&identity.claims).unwrap_or_default();
-        let user = json!({ "id": &*identity.user, "name": identity.name, "roles": identity.roles, "claims": claims });
-        let question = json!({ "user": user, "room": room, "values": values });
+        let question = json!({ "user": identity.to_json(), "room": room, "values": values });
         let request = Request::post(self.0.endpoint.url())
             .header(ACCEPT, "application/json")
             .header(CONTENT_TYPE, "application/json")
@@ -182,8 +175,14 @@ impl Authorizer {
         entry.is_asked = false;
         let waiting = std::mem::take(&mut entry.waiting);
         state.n_waiting -= waiting.len();
-        // Under the lock, so that nobody overtakes them.
+        // Under the lock, so that no later caller overtakes them.
         waiting.into_iter().for_each(|then| then());
+    }
+
+    /// Whether an answer from `at` counts still, by uptime in milliseconds.
+    fn is_current(&self, answer: &Answer, at: u64, slack: u64) -> bool {
+        let lasts = if answer.is_ok() { self.0.cache_ms + slack } else { FAILURE_MS };
+        self.0.clock.uptime_ms() < at + lasts
     }
 
     fn key(&self, identity: &Identity, room: &str) -> (u64, Box<str>) {

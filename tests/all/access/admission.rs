@@ -44,7 +44,7 @@ async fn refusal_reaches_socketio_as_connect_error_with_data() {
         assert_eq!(tab.expect_event("session").await.argument(), &session);
     }
     assert!(metric(&host.api, "connections_refused_total").await >= 4);
-    // Nobody who was refused is left.
+    // Refused connections are not listed.
     eventually("two connections of each client are there", async || {
         (host.get("/v1/connections").await["connections"].as_array().unwrap().len() == 4).then_some(())
     })
@@ -132,7 +132,7 @@ async fn admission_against_the_room_policy_is_refused_whole() {
         let error = client.connect("/", &json!({ "username": format!("user{n}") })).await.unwrap_err();
         assert_eq!(error["data"]["code"], "forbidden", "{error}");
     }
-    // The feature has kept nobody, so it does not fail on connections that have gone.
+    // The feature stores no refused connection, and does not fail on one that has ended.
     assert_eq!(host.report("private-messaging").await["traps"], 0);
 }
 

@@ -1,47 +1,27 @@
 //! Rooms about which the operator's backend decides (`authorize`).
 
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use roundhouse_tests::{InnerHost, StubAnswer, StubServer, TestHost, eventually};
+use roundhouse_tests::{InnerHost, StubAnswer, StubTable, TestHost, eventually};
 use serde_json::{Value, json};
 
 /// A backend that answers by room.
-struct Backend {
-    server: StubServer,
-    answers: Arc<Mutex<HashMap<String, StubAnswer>>>,
+fn start_backend() -> StubTable {
+    StubTable::start("/rooms", 403, |request| {
+        let asked: Value = serde_json::from_str(&request.body).unwrap();
+        asked["room"].as_str().unwrap().to_owned()
+    })
 }
 
-impl Backend {
-    fn start() -> Self {
-        let answers = Arc::<Mutex<HashMap<String, StubAnswer>>>::default();
-        let known = answers.clone();
-        let server = StubServer::start("/rooms", move |request| {
-            let asked: Value = serde_json::from_str(&request.body).unwrap();
-            let room = asked["room"].as_str().unwrap();
-            known.lock().unwrap().get(room).cloned().unwrap_or(StubAnswer::Raw(403, String::new()))
-        });
-        Self { server, answers }
-    }
-
-    fn set(&self, room: &str, answer: &Value) {
-        self.set_raw(room, StubAnswer::Raw(200, answer.to_string()));
-    }
-
-    fn set_raw(&self, room: &str, answer: StubAnswer) {
-        self.answers.lock().unwrap().insert(room.to_owned(), answer);
-    }
-
-    fn config(&self, more: &str) -> String {
-        format!(
-            "auth.jwt.secret = \"s\"\n[[rooms]]\npattern = \"ticket:{{id}}\"\nauthorize = \"{}\"\n{more}\n\
-             [[rooms]]\npattern = \"*\"\nallow = \"true\"\n",
-            self.server.url
-        )
-    }
+/// A configuration whose tickets this backend decides.
+fn config(backend: &StubTable, more: &str) -> String {
+    format!(
+        "auth.jwt.secret = \"s\"\n[[rooms]]\npattern = \"ticket:{{id}}\"\nauthorize = \"{}\"\n{more}\n\
+         [[rooms]]\npattern = \"*\"\nallow = \"true\"\n",
+        backend.server.url
+    )
 }
 
 fn ticket(id: &str) -> Value {
@@ -50,9 +30,9 @@ fn ticket(id: &str) -> Value {
 
 #[tokio::test]
 async fn backend_decides_who_uses_a_room() {
-    let backend = Backend::start();
+    let backend = start_backend();
     backend.set("ticket:ours", &json!({ "allow": true }));
-    let host = TestHost::start_with(&backend.config("allow = \"id != 'secret'\""), &[]);
+    let host = TestHost::start_with(&config(&backend, "allow = \"id != 'secret'\""), &[]);
     let mut ana = host.client_with("ana", &["--role", "agent", "--claim", "companyId=\"acme\""]).await;
     ana.emit_with_ack("ticket:view", ticket("ours")).await.unwrap();
     let refused = ana.emit_with_ack("ticket:view", ticket("theirs")).await.unwrap_err();
@@ -70,9 +50,9 @@ async fn backend_decides_who_uses_a_room() {
 
 #[tokio::test]
 async fn events_keep_order_while_backend_is_asked() {
-    let backend = Backend::start();
+    let backend = start_backend();
     backend.set("ticket:t", &json!({ "allow": true }));
-    let host = TestHost::start_with(&backend.config(""), &[]);
+    let host = TestHost::start_with(&config(&backend, ""), &[]);
     let mut ana = host.client("ana").await;
     // Typing is refused unless the view before it was handled.
     let mut ids = Vec::new();
@@ -88,9 +68,9 @@ async fn events_keep_order_while_backend_is_asked() {
 
 #[tokio::test]
 async fn client_leaving_before_the_answer_leaves_no_ghost() {
-    let backend = Backend::start();
+    let backend = start_backend();
     backend.set_raw("ticket:t", StubAnswer::Silence);
-    let host = TestHost::start_with(&backend.config("timeout = \"500ms\""), &[]);
+    let host = TestHost::start_with(&config(&backend, "timeout = \"500ms\""), &[]);
     let mut ana = host.client("ana").await;
     ana.emit("ticket:view", ticket("t")).await;
     eventually("the backend is asked", async || (backend.server.n_requests() == 1).then_some(())).await;
@@ -104,8 +84,8 @@ async fn client_leaving_before_the_answer_leaves_no_ghost() {
 
 #[tokio::test]
 async fn missing_verdict_is_told_and_asked_for_again() {
-    let backend = Backend::start();
-    let host = InnerHost::start(&backend.config("timeout = \"200ms\"")).await;
+    let backend = start_backend();
+    let host = InnerHost::start(&config(&backend, "timeout = \"200ms\"")).await;
     let mut ana = host.client("ana").await;
     for answer in [
         StubAnswer::Raw(500, String::new()),
@@ -129,9 +109,9 @@ async fn missing_verdict_is_told_and_asked_for_again() {
 
 #[tokio::test]
 async fn verdicts_count_for_the_stated_time_alone() {
-    let backend = Backend::start();
+    let backend = start_backend();
     backend.set("ticket:t", &json!({ "join": true, "subscribe": true, "publish": true }));
-    let host = InnerHost::start(&backend.config("cache = \"60s\"")).await;
+    let host = InnerHost::start(&config(&backend, "cache = \"60s\"")).await;
     let mut ana = host.client("ana").await;
     ana.emit_with_ack("ticket:view", ticket("t")).await.unwrap();
     backend.set("ticket:t", &json!({ "allow": false }));
@@ -145,9 +125,9 @@ async fn verdicts_count_for_the_stated_time_alone() {
 
 #[tokio::test]
 async fn backend_is_asked_again_when_the_identity_changes() {
-    let backend = Backend::start();
+    let backend = start_backend();
     backend.set("ticket:t", &json!({ "allow": true }));
-    let host = InnerHost::start(&backend.config("timeout = \"200ms\"")).await;
+    let host = InnerHost::start(&config(&backend, "timeout = \"200ms\"")).await;
     let (mut ana, mut ben) = (host.client("ana").await, host.client("ben").await);
     for client in [&mut ana, &mut ben] {
         client.emit_with_ack("ticket:view", ticket("t")).await.unwrap();
@@ -170,12 +150,12 @@ async fn backend_is_asked_again_when_the_identity_changes() {
 
 #[tokio::test]
 async fn changed_identity_asks_once_for_each_room() {
-    let backend = Backend::start();
+    let backend = start_backend();
     let rooms: Vec<String> = (0..12).map(|n| format!("t{n}")).collect();
     for room in &rooms {
         backend.set(&format!("ticket:{room}"), &json!({ "allow": true }));
     }
-    let host = TestHost::start_with(&backend.config("cache = \"10m\""), &[]);
+    let host = TestHost::start_with(&config(&backend, "cache = \"10m\""), &[]);
     let mut ana = host.client("ana").await;
     for room in &rooms {
         ana.emit_with_ack("ticket:view", ticket(room)).await.unwrap();
@@ -196,9 +176,9 @@ async fn changed_identity_asks_once_for_each_room() {
 
 #[test]
 fn explain_asks_the_backend() {
-    let backend = Backend::start();
+    let backend = start_backend();
     backend.set("ticket:t", &json!({ "join": true }));
-    let host = TestHost::start_with(&backend.config(""), &[]);
+    let host = TestHost::start_with(&config(&backend, ""), &[]);
     // The token is read from standard input, so that it is no argument that others see.
     let explain = |room: &str| {
         let mut command = TestHost::command(host.dir());

@@ -1,49 +1,24 @@
 //! Sessions in a cookie: the operator's endpoint says whose they are, and until when.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use roundhouse_tests::{
-    EngineSocket, InnerHost, Polling, Script, SocketIoClient, StubAnswer, StubServer, TestClient, TestHost, eventually,
+    EngineSocket, InnerHost, Polling, Script, SocketIoClient, StubAnswer, StubTable, TestClient, TestHost, eventually,
     metric, skip, with_headers,
 };
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::http::Request;
 
 /// An endpoint that knows the sessions in a table, by the value of the cookie `auth_session`.
-struct Endpoint {
-    server: StubServer,
-    answers: Arc<Mutex<HashMap<String, StubAnswer>>>,
+fn start_endpoint() -> StubTable {
+    StubTable::start("/session", 401, |request| {
+        request.header("cookie").strip_prefix("auth_session=").unwrap_or_default().to_owned()
+    })
 }
 
-impl Endpoint {
-    fn start() -> Self {
-        let answers = Arc::<Mutex<HashMap<String, StubAnswer>>>::default();
-        let known = answers.clone();
-        let server = StubServer::start("/session", move |request| {
-            let cookie = request.header("cookie").strip_prefix("auth_session=").unwrap_or_default();
-            known.lock().unwrap().get(cookie).cloned().unwrap_or(StubAnswer::Raw(401, "no session".to_owned()))
-        });
-        Self { server, answers }
-    }
-
-    fn set(&self, cookie: &str, answer: &Value) {
-        self.set_raw(cookie, StubAnswer::Raw(200, answer.to_string()));
-    }
-
-    fn set_raw(&self, cookie: &str, answer: StubAnswer) {
-        self.answers.lock().unwrap().insert(cookie.to_owned(), answer);
-    }
-
-    fn log_out(&self, cookie: &str) {
-        self.answers.lock().unwrap().remove(cookie);
-    }
-
-    /// A configuration with this endpoint, and more.
-    fn config(&self, session: &str, more: &str) -> String {
-        format!("auth.jwt.secret = \"s\"\n{more}\n[auth.session]\nurl = \"{}\"\n{session}\n", self.server.url)
-    }
+/// A configuration with this endpoint, and more.
+fn config(endpoint: &StubTable, session: &str, more: &str) -> String {
+    format!("auth.jwt.secret = \"s\"\n{more}\n[auth.session]\nurl = \"{}\"\n{session}\n", endpoint.server.url)
 }
 
 fn agent(user: &str) -> Value {
@@ -66,11 +41,11 @@ async fn refused(ws: &str, headers: &[(&str, &str)]) -> (Option<u16>, String) {
 
 #[tokio::test]
 async fn session_becomes_the_identity_on_each_transport() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("good", &agent("ana"));
     let rules = "[[rooms]]\npattern = \"ticket:{id}\"\nallow = \"'agent' in identity.roles && \
                  identity.claims.user.role == 'agent'\"\n";
-    let host = TestHost::start_with(&(endpoint.config("", "") + rules), &[]);
+    let host = TestHost::start_with(&(config(&endpoint, "", "") + rules), &[]);
     let headers = [("cookie", "theme=dark; auth_session=good; other=x")];
     let mut plain = connect(&host.ws, headers[0].1).await;
     assert_eq!(plain.connected["userId"], "ana");
@@ -90,9 +65,9 @@ async fn session_becomes_the_identity_on_each_transport() {
 
 #[tokio::test]
 async fn clients_without_a_session_are_refused() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("nobody", &json!({ "user": null }));
-    let host = TestHost::start_with(&endpoint.config("", ""), &[]);
+    let host = TestHost::start_with(&config(&endpoint, "", ""), &[]);
     for cookie in ["auth_session=stale", "auth_session=nobody"] {
         let (code, reason) = refused(&host.ws, &[("cookie", cookie)]).await;
         assert_eq!(code, Some(4001), "{reason}");
@@ -109,9 +84,9 @@ async fn clients_without_a_session_are_refused() {
 
 #[tokio::test]
 async fn one_good_credential_is_enough() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("good", &agent("ana"));
-    let host = TestHost::start_with(&endpoint.config("", "auth.jwt.cookie = \"jwt\""), &[]);
+    let host = TestHost::start_with(&config(&endpoint, "", "auth.jwt.cookie = \"jwt\""), &[]);
     let token = host.token("ben");
     let bearer = format!("Bearer {token}");
     for (user, headers) in [
@@ -133,9 +108,9 @@ async fn one_good_credential_is_enough() {
 
 #[tokio::test]
 async fn sessions_count_from_allowed_origins_alone() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("good", &agent("ana"));
-    let host = TestHost::start_with(&endpoint.config("", "cors.origins = [\"https://*.app.example\"]"), &[]);
+    let host = TestHost::start_with(&config(&endpoint, "", "cors.origins = [\"https://*.app.example\"]"), &[]);
     let cookie = ("cookie", "auth_session=good");
     let headers = [cookie, ("origin", "https://crm.app.example")];
     TestClient::connect_with(request(&host.ws, &headers)).await;
@@ -148,18 +123,18 @@ async fn sessions_count_from_allowed_origins_alone() {
 
 #[tokio::test]
 async fn ended_session_closes_its_connections() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     for user in ["ana", "ben"] {
         endpoint.set(user, &agent(user));
     }
-    let host = InnerHost::start(&endpoint.config("recheck = \"20s\"", "")).await;
+    let host = InnerHost::start(&config(&endpoint, "recheck = \"20s\"", "")).await;
     let mut ana = connect(&host.ws, "auth_session=ana").await;
     ana.emit_with_ack("resume", json!({})).await.unwrap();
     let mut ben = connect(&host.ws, "auth_session=ben").await;
     let headers = [("cookie", "auth_session=ana")];
     let mut socketio = SocketIoClient::on_socket(EngineSocket::open_with(&host.ws, "", &headers).await);
     socketio.connect("/", &Value::Null).await.unwrap();
-    endpoint.log_out("ana");
+    endpoint.remove("ana");
     host.advance(Duration::from_secs(21));
     let closed = ana.closed().await;
     assert_eq!(closed.code, Some(4002), "{closed:?}");
@@ -174,10 +149,10 @@ async fn ended_session_closes_its_connections() {
 
 #[tokio::test]
 async fn changed_session_changes_its_connections() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("c", &agent("ana"));
     let rules = "[[rooms]]\npattern = \"ticket:{id}\"\nallow = \"'agent' in identity.roles\"\n";
-    let host = InnerHost::start(&(endpoint.config("recheck = \"20s\"", "") + rules)).await;
+    let host = InnerHost::start(&(config(&endpoint, "recheck = \"20s\"", "") + rules)).await;
     let mut ana = connect(&host.ws, "auth_session=c").await;
     let view = json!({ "ticketId": "t" });
     ana.emit_with_ack("ticket:view", view.clone()).await.unwrap();
@@ -198,10 +173,13 @@ async fn changed_session_changes_its_connections() {
 
 #[tokio::test]
 async fn connection_lives_no_longer_than_its_session() {
-    let endpoint = Endpoint::start();
-    let host =
-        InnerHost::start(&endpoint.config("recheck = \"1h\"", "heartbeat = { interval = \"12h\", timeout = \"24h\" }"))
-            .await;
+    let endpoint = start_endpoint();
+    let host = InnerHost::start(&config(
+        &endpoint,
+        "recheck = \"1h\"",
+        "heartbeat = { interval = \"12h\", timeout = \"24h\" }",
+    ))
+    .await;
     let until = |seconds: u64| json!({ "id": "ana", "expiresAt": host.clock.wall_ms() + seconds * 1000 });
     endpoint.set("c", &until(100));
     let mut ana = connect(&host.ws, "auth_session=c").await;
@@ -223,9 +201,9 @@ async fn connection_lives_no_longer_than_its_session() {
 
 #[tokio::test]
 async fn failing_endpoint_is_said_clearly_and_keeps_connections() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("good", &agent("ana"));
-    let host = InnerHost::start(&endpoint.config("recheck = \"20s\"\ntimeout = \"200ms\"\ncache = \"0s\"", "")).await;
+    let host = InnerHost::start(&config(&endpoint, "recheck = \"20s\"\ntimeout = \"200ms\"\ncache = \"0s\"", "")).await;
     let mut ana = connect(&host.ws, "auth_session=good").await;
     for (answer, reason) in [
         (StubAnswer::Raw(500, String::new()), "500"),
@@ -255,9 +233,9 @@ async fn failing_endpoint_is_said_clearly_and_keeps_connections() {
 
 #[tokio::test]
 async fn missing_answer_outweighs_an_ended_session() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set_raw("slow", StubAnswer::Raw(503, String::new()));
-    let host = TestHost::start_with(&endpoint.config("", ""), &[]);
+    let host = TestHost::start_with(&config(&endpoint, "", ""), &[]);
     // The browser sends one cookie for each path: the good one may be the one that was not checked.
     for cookies in ["auth_session=stale; auth_session=slow", "auth_session=slow; auth_session=stale"] {
         let (code, reason) = refused(&host.ws, &[("cookie", cookies)]).await;
@@ -267,9 +245,9 @@ async fn missing_answer_outweighs_an_ended_session() {
 
 #[tokio::test]
 async fn endpoint_is_left_alone_after_failures() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set_raw("c", StubAnswer::Raw(503, String::new()));
-    let host = InnerHost::start(&endpoint.config("", "")).await;
+    let host = InnerHost::start(&config(&endpoint, "", "")).await;
     for _ in 0..8 {
         assert_eq!(refused(&host.ws, &[("cookie", "auth_session=c")]).await.0, Some(1013));
     }
@@ -282,11 +260,11 @@ async fn endpoint_is_left_alone_after_failures() {
 
 #[tokio::test]
 async fn storm_of_connections_waits_its_turn() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     for n in 0..60 {
         endpoint.set(&format!("c{n}"), &agent(&format!("user{n}")));
     }
-    let host = TestHost::start_with(&endpoint.config("max_concurrent = 2\ncache = \"0s\"", ""), &[]);
+    let host = TestHost::start_with(&config(&endpoint, "max_concurrent = 2\ncache = \"0s\"", ""), &[]);
     let connecting = (0..60).map(|n| {
         let ws = host.ws.clone();
         tokio::spawn(async move { connect(&ws, &format!("auth_session=c{n}")).await })
@@ -298,7 +276,7 @@ async fn storm_of_connections_waits_its_turn() {
 
 #[tokio::test]
 async fn visitors_without_a_session_may_be_anonymous() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("good", &agent("ana"));
     let toml = format!("auth.anonymous = true\n[auth.session]\nurl = \"{}\"\n", endpoint.server.url);
     let host = TestHost::start_with(&toml, &[]);
@@ -309,9 +287,9 @@ async fn visitors_without_a_session_may_be_anonymous() {
 
 #[tokio::test]
 async fn blocked_session_is_disconnected_and_refused() {
-    let endpoint = Endpoint::start();
+    let endpoint = start_endpoint();
     endpoint.set("good", &agent("ana"));
-    let host = TestHost::start_with(&endpoint.config("", ""), &[]);
+    let host = TestHost::start_with(&config(&endpoint, "", ""), &[]);
     let mut ana = connect(&host.ws, "auth_session=good").await;
     let answer = host.post("/v1/blocks", &json!({ "sessionId": "ana-1", "forSeconds": 600 })).await;
     assert_eq!(answer.status, 200, "{}", answer.text);

@@ -7,11 +7,8 @@ use hyper::{Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
-use crate::auth::claims::{ClaimNames, find_any, read_identity};
+use crate::auth::claims::{ClaimNames, YEAR_3000, find_any, owned, read_identity};
 use crate::model::Identity;
-
-/// Seconds since 1970 that no session lasts until: a larger number is of milliseconds.
-const FAR_SECONDS: f64 = 32_503_680_000.0;
 
 /// The shortest text of an answer that is taken for a part of the cookie.
 const SECRET_BYTES: usize = 8;
@@ -29,7 +26,6 @@ pub struct SessionFields {
 
 impl Default for SessionFields {
     fn default() -> Self {
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self {
             user: ClaimNames::of_sessions(),
             expires: owned(&["session.expiresAt", "session.expires", "expiresAt", "expires"]),
@@ -122,7 +118,7 @@ fn time_ms(end: &Value) -> Option<u64> {
         Value::String(text) => rfc3339_ms(text),
         end => {
             let number = end.as_f64().filter(|number| *number >= 0.0)?;
-            Some(if number < FAR_SECONDS { number * 1000.0 } else { number } as u64)
+            Some(if number < YEAR_3000 { number * 1000.0 } else { number } as u64)
         }
     }
 }

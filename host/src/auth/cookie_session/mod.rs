@@ -20,8 +20,7 @@ use tokio::task::JoinSet;
 pub use answer::SessionFields;
 use answer::Told;
 pub use table::SessionHandle;
-use table::SessionKey;
-use table::{Table, Times};
+use table::{SessionKey, Table, Times};
 
 use super::session::{AuthError, CredentialIds, Session};
 use crate::model::Clock;
@@ -82,7 +81,7 @@ struct Inner {
     config: CookieSessionConfig,
     /// For clients that connect.
     endpoint: Endpoint,
-    /// For sessions in use: with turns and a circuit breaker of its own, so that nobody who connects can hold it up.
+    /// For sessions in use: with turns and a circuit breaker of its own, so that connecting clients cannot use them up.
     recheck: Endpoint,
     flights: Flights<SessionKey, Result<Option<SessionHandle>, String>>,
     table: Table,
@@ -118,11 +117,6 @@ impl CookieSessions {
         let sessions = Self(Arc::new(Inner { config, endpoint, recheck, flights, table, clock, metrics }));
         outbound.spawn(sessions.clone().check_again(on_change));
         sessions
-    }
-
-    /// The name of the cookie.
-    pub fn cookie(&self) -> &str {
-        &self.0.config.cookie
     }
 
     /// Asks for the session of a cookie. Clients with the same cookie share a question.

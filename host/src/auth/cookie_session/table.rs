@@ -84,7 +84,7 @@ impl Table {
                 (entry.told_at, entry.due) = (times.now, times.due);
                 entry
             }
-            // The session of nobody's connection.
+            // No connection uses it.
             None if told == Told::Ended => return None,
             None => state.entries.entry(key).or_insert(Entry {
                 cookie: cookie.into(),

@@ -47,7 +47,7 @@ async fn check_sessions(auth: &Authenticator, cookies: &[&str]) -> Option<Presen
     for cookie in cookies.iter().take(MAX_SESSION_COOKIES) {
         match sessions.check(cookie).await {
             Ok(handle) => return Some(Ok(handle)),
-            // Where one cannot be checked, nobody knows that there is no session.
+            // A cookie that cannot be checked may have a session: the client is told to try again.
             Err(error) if refusal.is_none() || matches!(error, AuthError::SessionUnknown(_)) => refusal = Some(error),
             Err(_) => {}
         }

@@ -211,7 +211,7 @@ impl Event {
         matches!(self, Self::Message { origin: Origin::Client(_) | Origin::Service(_), .. })
     }
 
-    /// Whether somebody waits for the outcome, who can be refused.
+    /// Whether the sender, or a client that connects, waits for the outcome and can be refused.
     pub(crate) fn is_refusable(&self) -> bool {
         self.is_retryable() || self.is_admission()
     }

@@ -47,7 +47,7 @@ impl ThreadState {
     pub(super) fn handle(&mut self, envelope: Envelope) {
         let opens = envelope.event.opened().filter(|_| envelope.event.is_admission());
         if opens.is_some_and(|connection| self.shared.hub.identity(connection).is_none()) {
-            // Its client has gone: nobody waits for the answer, and nothing would end what the feature keeps of it.
+            // The client has gone, and the feature would get no departure for what it stores about the connection.
             return;
         }
         match self.find_scope(&envelope) {

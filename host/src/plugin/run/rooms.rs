@@ -24,7 +24,7 @@ pub(super) enum NotAdmitted {
 
 /// Checks that the connections of these effects may use the rooms. `scope` is the scope's own room.
 ///
-/// An event that somebody waits for is refused as a whole. Other events cannot be sent again, so only their effects that are
+/// An event whose outcome is awaited is refused as a whole. Other events cannot be sent again, so only their effects that are
 /// not allowed are dropped.
 ///
 /// # Errors
@@ -101,17 +101,21 @@ impl Shared {
         let Member { connection, identity } = member;
         let asked = identity.clone();
         let then = Box::new(move || {
-            let hub = shared.hub.clone();
-            let task = ConnectionTask(Box::new(move || shared.submit_if_allowed(&asked, envelope)));
-            hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
+            shared.clone().run_on_shard(connection, move || shared.submit_if_allowed(&asked, envelope));
         });
         if policy.ask(&identity, &room, then) { Ok(()) } else { Err(too_much_waits()) }
+    }
+
+    /// Runs a task on the shard of a connection, unless the connection has ended: in order with what its client sends.
+    fn run_on_shard(&self, connection: ConnId, task: impl FnOnce() + Send + 'static) {
+        let task = ConnectionTask(Box::new(task));
+        self.hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
     }
 
     fn submit_if_allowed(&self, identity: &Identity, envelope: Envelope) {
         let Some(policy) = &self.config.rooms else { return self.submit(envelope) };
         let (room, event) = (&envelope.address.key, envelope.event.name());
-        let refusal = match policy.check_begun(identity, room, Action::Publish, event, false) {
+        let refusal = match policy.check(identity, room, Action::Publish, event) {
             Verdict::Allowed | Verdict::Authorized => return self.submit(envelope),
             Verdict::Refused(refusal) | Verdict::Unknown(refusal) => refusal,
             Verdict::Pending => too_much_waits(),
@@ -210,11 +214,7 @@ impl Drop for Parked {
         let Some(envelope) = self.take() else { return };
         let shared = self.shared.clone();
         match envelope.event.sender_id() {
-            Some(connection) => {
-                let hub = shared.hub.clone();
-                let task = ConnectionTask(Box::new(move || shared.submit(envelope)));
-                hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
-            }
+            Some(connection) => self.shared.run_on_shard(connection, move || shared.submit(envelope)),
             None => shared.submit(envelope),
         }
     }
@@ -230,8 +230,6 @@ impl Drop for Recheck {
     fn drop(&mut self) {
         let (shared, connection) = (self.shared.clone(), self.connection);
         shared.rechecks.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
-        let hub = shared.hub.clone();
-        let task = ConnectionTask(Box::new(move || shared.recheck_rooms(connection)));
-        hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
+        self.shared.run_on_shard(connection, move || shared.recheck_rooms(connection));
     }
 }
