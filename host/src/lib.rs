@@ -20,6 +20,7 @@
 pub mod api;
 pub mod auth;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod conn;
 pub mod hub;

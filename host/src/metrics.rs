@@ -1,5 +1,6 @@
 //! The host's metrics, for Prometheus.
 
+mod cluster;
 mod limit;
 
 use prometheus::core::Collector as _;
@@ -7,6 +8,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+pub use self::cluster::ClusterMetrics;
 pub use self::limit::Limit;
 use self::limit::Limited;
 use crate::model::CloseCode;

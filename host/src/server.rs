@@ -10,11 +10,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::Api;
 use crate::auth::{Authenticator, Blocks, CookieSessions, JwksMetrics, SessionChanges, SessionMetrics};
+use crate::cluster::{Cluster, Joining};
 use crate::config::{Budgets, Config, ShutdownConfig, TlsConfig};
 use crate::conn::{Acceptor, Admission, EioSessions, OverloadAnswers, ShardThread, Shared, incomplete_budget};
 use crate::hub::{Hub, ShardCommand, ShardQueue};
 use crate::ledger::Ledger;
-use crate::metrics::Metrics;
+use crate::metrics::{ClusterMetrics, Metrics};
 use crate::model::Clock;
 use crate::net::{CertificateWatch, Tls, TlsFiles};
 use crate::outbound::Outbound;
@@ -40,6 +41,7 @@ pub struct Server {
     certificates: Option<CertificateWatch>,
     shards: Vec<ShardThread>,
     runtime: Runtime,
+    cluster: Option<Membership>,
     outbound: Option<Outbound>,
     api_service: Arc<Api>,
     stop_api: watch::Sender<bool>,
@@ -69,8 +71,9 @@ impl Server {
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));
-        let runtime =
-            Runtime::start(config.plugins.clone(), Some(&config.store), hub.clone(), clock.clone(), metrics.clone())?;
+        let (cluster, joining) = join_cluster(&config, &hub, &metrics)?.unzip();
+        let (plugins, store) = (config.plugins.clone(), Some(&config.store));
+        let runtime = Runtime::start(plugins, store, cluster.clone(), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
         let auth = authenticator(&config, &clock, &metrics, outbound.as_ref(), adopt_on(hub.clone()));
         let mut shared = share(&config, &hub, &runtime, &admission, auth, &clock, &metrics);
@@ -86,6 +89,7 @@ impl Server {
             shared.auth.blocks().clone(),
             metrics.clone(),
             clock.clone(),
+            cluster.clone(),
         ));
         if let Some(store) = runtime.store() {
             api_service.remember_calls(store)?;
@@ -93,6 +97,8 @@ impl Server {
         }
         let (stop_api, stopped) = watch::channel(false);
         let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
+        let cluster = cluster.zip(joining).map(|(cluster, joining)| Membership::begin(cluster, joining, &runtime));
+        let cluster = cluster.transpose()?;
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let has_tls = (client_tls.is_some(), api_tls.is_some());
         let certificates = CertificateWatch::start([client_tls, api_tls], metrics.clone())?;
@@ -110,6 +116,7 @@ impl Server {
             certificates,
             shards,
             runtime,
+            cluster,
             outbound,
             api_service,
             stop_api,
@@ -141,6 +148,9 @@ impl Server {
         self.runtime.begin_shutdown();
         self.shards.iter().for_each(ShardThread::begin_shutdown);
         self.shards.into_iter().for_each(ShardThread::join);
+        if let Some(cluster) = self.cluster {
+            cluster.end(&self.runtime);
+        }
         self.runtime.shut_down();
         // Its thread ends with it.
         drop(self.outbound);
@@ -152,6 +162,38 @@ impl Server {
             tracing::error!("the API's thread panicked");
         }
     }
+}
+
+/// The membership of a cluster, from when the plugins are loaded.
+#[derive(Debug)]
+struct Membership {
+    cluster: Arc<Cluster>,
+    thread: JoinHandle<()>,
+}
+
+impl Membership {
+    fn begin(cluster: Arc<Cluster>, joining: Joining, runtime: &Runtime) -> anyhow::Result<Self> {
+        let listener = runtime.cluster_listener().context("the plugin threads know of no cluster")?;
+        let thread = joining.listen(listener).context("cannot start the cluster's thread")?;
+        Ok(Self { cluster, thread })
+    }
+
+    /// Leaves the cluster, after all that this node has yet to say.
+    fn end(self, runtime: &Runtime) {
+        runtime.flush();
+        self.cluster.leave();
+        if self.thread.join().is_err() {
+            tracing::error!("the cluster's thread panicked");
+        }
+    }
+}
+
+/// Joins the cluster, if the configuration names one.
+fn join_cluster(config: &Config, hub: &Hub, metrics: &Metrics) -> anyhow::Result<Option<(Arc<Cluster>, Joining)>> {
+    let Some(cluster) = config.cluster.clone() else { return Ok(None) };
+    let (cluster, joining) = Cluster::join(cluster, ClusterMetrics::register(metrics)?)?;
+    hub.set_node(cluster.me());
+    Ok(Some((cluster, joining)))
 }
 
 fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -4,6 +4,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::blocks::{BlockPage, Blocked, Lifted, NewBlock};
+use super::cluster::ClusterReport;
 use super::directory::{Connection, Connections, Disconnected, Members, User};
 use super::emit::{Delivered, Emit, MAX_EMITS};
 use super::events::ServiceEvent;
@@ -42,7 +43,7 @@ const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content
 const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
 /// All calls, the most frequent first, because the router searches in order.
-pub(super) static ROUTES: [Route; 25] = [
+pub(super) static ROUTES: [Route; 26] = [
     Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
         .summary("Emit straight to connections")
         .takes_key()
@@ -63,6 +64,10 @@ pub(super) static ROUTES: [Route; 25] = [
     Route::new(GET, "/v1/stats", "stats", Admin(|api, _| Box::pin(api.stats())))
         .summary("Figures of the host")
         .answers::<Stats>(),
+    Route::new(GET, "/v1/cluster", "readCluster", Admin(|api, _| Box::pin(api.cluster())))
+        .summary("The nodes of the cluster, as this one sees them")
+        .answers::<ClusterReport>()
+        .refuses(&[NO_SUCH]),
     Route::new(GET, "/v1/connections", "listConnections", Admin(|api, call| Box::pin(api.connections(call))))
         .summary("Who is connected")
         .query(Query::PageOfUser)

@@ -40,7 +40,9 @@ impl Api {
     }
 
     pub(super) fn ready(&self) -> Answer {
-        if self.ready.load(Ordering::Acquire) {
+        if self.cluster.as_ref().is_some_and(|cluster| !cluster.is_up()) {
+            text(StatusCode::SERVICE_UNAVAILABLE, "not ready: the cluster's Redis is away\n")
+        } else if self.ready.load(Ordering::Acquire) {
             text(StatusCode::OK, "ready\n")
         } else {
             text(StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

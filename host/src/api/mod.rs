@@ -10,6 +10,7 @@ mod audience;
 mod blocks;
 mod body;
 mod calls;
+mod cluster;
 mod config_file;
 mod directory;
 mod emit;

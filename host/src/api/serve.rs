@@ -21,6 +21,7 @@ use super::openapi;
 use super::route::{Handler, OperatorCall, Parameters, Query, Route, RouteMatch, ServiceCall, find};
 use super::state::Api;
 use crate::auth::Blocks;
+use crate::cluster::Cluster;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
@@ -43,6 +44,7 @@ impl Api {
         blocks: Blocks,
         metrics: Metrics,
         clock: Clock,
+        cluster: Option<Arc<Cluster>>,
     ) -> Self {
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
@@ -53,6 +55,7 @@ impl Api {
             config,
             tls,
             runtime,
+            cluster,
             hub,
             blocks,
             metrics,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::idempotency::Idempotency;
 use super::keys::ApiConfig;
 use crate::auth::Blocks;
+use crate::cluster::Cluster;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::Clock;
@@ -25,6 +26,8 @@ pub struct Api {
     pub(super) config: ApiConfig,
     pub(super) tls: Option<Tls>,
     pub(super) runtime: Runtime,
+    /// The cluster; none if the host is alone.
+    pub(super) cluster: Option<Arc<Cluster>>,
     pub(super) hub: Arc<Hub>,
     pub(super) blocks: Blocks,
     pub(super) metrics: Metrics,

@@ -111,7 +111,7 @@ pub(super) fn check(file: Option<&Path>, overrides: Overrides) -> anyhow::Result
     let Budgets { user, service } = config.budgets;
     let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
     let hub = Arc::new(Hub::new(Vec::new(), config.rooms_per_connection, ledger));
-    let runtime = Runtime::start(config.plugins.clone(), None, hub, clock, metrics)?;
+    let runtime = Runtime::start(config.plugins.clone(), None, None, hub, clock, metrics)?;
     runtime.lifecycle().look_at(Box::new(StatesOnly::new(config.store.url.clone())));
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let folder = tokio.block_on(load_plugins(&runtime, &config));

@@ -16,6 +16,7 @@ use super::sections::shutdown::ShutdownConfig;
 use super::sections::tls::TlsConfig;
 use crate::api::{ApiConfig, ConfigFile};
 use crate::auth::AuthConfig;
+use crate::cluster::ClusterConfig;
 use crate::conn::{ClientConfig, ConnConfig};
 use crate::model::ConnId;
 use crate::plugin::{Bundled, PluginConfig, bundled};
@@ -64,6 +65,8 @@ pub struct Config {
     pub rooms: Vec<RoomRule>,
     /// The database, and the journal.
     pub store: StoreConfig,
+    /// The cluster; none if the host is alone.
+    pub cluster: Option<ClusterConfig>,
     /// The TLS of the listeners.
     pub tls: TlsConfig,
     /// The plugin folder.
@@ -111,6 +114,7 @@ impl Config {
         ensure!(shards <= ConnId::MAX_SHARDS, "shards is {shards}, and may be {}", ConnId::MAX_SHARDS);
         let limits = file.limits;
         let store = file.store.into_config(dir)?;
+        let cluster = file.cluster.into_config(listen, dir)?;
         let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;
         let keys = into_keys(file.api_keys, dir)?;
@@ -143,6 +147,7 @@ impl Config {
             plugins: plugins.into_config(cores, limits.of_senders(), dir),
             rooms: into_rules(file.rooms)?,
             store,
+            cluster,
             tls,
             plugin_dir,
             development,

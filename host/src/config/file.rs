@@ -14,6 +14,7 @@ use super::explain::explain;
 use super::log::LogFormat;
 use super::sections::api_keys::ApiKeySection;
 use super::sections::auth::AuthSection;
+use super::sections::cluster::ClusterSection;
 use super::sections::cors::CorsSection;
 use super::sections::heartbeat::HeartbeatSection;
 use super::sections::limits::LimitsSection;
@@ -48,6 +49,7 @@ pub(super) struct File {
     pub(super) trusted_proxies: TrustedProxies,
     pub(super) tls: TlsSection,
     pub(super) rooms: Vec<RoomSection>,
+    pub(super) cluster: ClusterSection,
 }
 
 impl Default for File {
@@ -70,6 +72,7 @@ impl Default for File {
             trusted_proxies: TrustedProxies::default(),
             tls: TlsSection::default(),
             rooms: Vec::new(),
+            cluster: ClusterSection::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::model::ConnId;
 
 /// A set of connections that counts its distinct users.
 #[derive(Debug, Default)]
-pub(super) struct ConnectionSet {
+pub(crate) struct ConnectionSet {
     members: HashSet<ConnId>,
     /// How many connections each user has in the set.
     users: HashMap<Arc<str>, usize>,
@@ -15,7 +15,7 @@ pub(super) struct ConnectionSet {
 
 impl ConnectionSet {
     /// Adds a connection. Returns whether it is new.
-    pub(super) fn insert(&mut self, id: ConnId, user: &Arc<str>) -> bool {
+    pub(crate) fn insert(&mut self, id: ConnId, user: &Arc<str>) -> bool {
         let is_new = self.members.insert(id);
         if is_new {
             *self.users.entry(user.clone()).or_default() += 1;
@@ -24,7 +24,7 @@ impl ConnectionSet {
     }
 
     /// Removes a connection. Returns whether it was in the set.
-    pub(super) fn remove(&mut self, id: ConnId, user: &str) -> bool {
+    pub(crate) fn remove(&mut self, id: ConnId, user: &str) -> bool {
         let was_in = self.members.remove(&id);
         if was_in && let Some(connections) = self.users.get_mut(user) {
             *connections -= 1;
@@ -35,24 +35,24 @@ impl ConnectionSet {
         was_in
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
-    pub(super) fn n_connections(&self) -> usize {
+    pub(crate) fn n_connections(&self) -> usize {
         self.members.len()
     }
 
-    pub(super) fn n_users(&self) -> usize {
+    pub(crate) fn n_users(&self) -> usize {
         self.users.len()
     }
 
     /// How many connections of a user are in the set.
-    pub(super) fn n_connections_of(&self, user: &str) -> usize {
+    pub(crate) fn n_connections_of(&self, user: &str) -> usize {
         self.users.get(user).copied().unwrap_or(0)
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = ConnId> {
+    pub(crate) fn members(&self) -> impl Iterator<Item = ConnId> {
         self.members.iter().copied()
     }
 }

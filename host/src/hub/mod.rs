@@ -16,7 +16,7 @@ mod shard_queue;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -30,9 +30,9 @@ pub use recipients::RecipientCount;
 pub use roundhouse_contract::USER_ROOM_PREFIX;
 pub use shard_queue::{ShardQueue, WakeBatch};
 
-use self::connection_set::ConnectionSet;
+pub(crate) use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
-use crate::model::{CloseCode, ConnId, Identity};
+use crate::model::{CloseCode, ConnId, Identity, NodeId};
 
 /// A scope to notify of a connection's end: the number of its plugin, and its key.
 pub type Watcher = (u32, Arc<str>);
@@ -49,6 +49,8 @@ pub struct Hub {
     next_room: AtomicU64,
     rooms_per_connection: usize,
     ledger: Ledger,
+    /// The number of this host in its cluster; 0 without one.
+    node: AtomicU16,
 }
 
 #[derive(Debug)]
@@ -107,7 +109,18 @@ impl Hub {
             next_room: AtomicU64::new(1),
             rooms_per_connection,
             ledger,
+            node: AtomicU16::new(0),
         }
+    }
+
+    /// The number of this host in its cluster, which the ids of its new connections carry; 0 without one.
+    pub fn node(&self) -> NodeId {
+        NodeId(self.node.load(Ordering::Acquire))
+    }
+
+    /// Sets the number of this host in its cluster.
+    pub fn set_node(&self, node: NodeId) {
+        self.node.store(node.0, Ordering::Release);
     }
 
     /// The accounts of principals, plugins and scopes.
@@ -249,6 +262,12 @@ impl Hub {
         if let Some(shard) = self.shards.get(id.shard()) {
             shard.push(ShardCommand::Probe { connection: id });
         }
+    }
+
+    /// Closes all connections, with the reason.
+    pub fn close_all(&self, code: CloseCode, reason: &str) {
+        let all: Vec<_> = self.connections.iter().map(|connection| *connection.key()).collect();
+        all.into_iter().for_each(|id| self.close(id, code, reason));
     }
 
     /// Closes a connection, with the reason.

@@ -22,7 +22,7 @@ pub(crate) use cpu_time::thread_cpu_time;
 pub use error::{CloseCode, ErrorCode, Failure};
 pub use essential::{is_essential, spawn_essential};
 pub use exposure::is_open_to_all;
-pub use id::ConnId;
+pub use id::{ConnId, NodeId};
 pub use identity::Identity;
 pub use log_limit::LogLimit;
 pub use mailbox::Mailbox;

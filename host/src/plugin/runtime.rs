@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -17,12 +18,14 @@ use super::lifecycle::install::Lifecycle;
 use super::load::catalogue::Catalogue;
 use super::load::loader::Loader;
 use super::load::options::PluginConfig;
+use super::run::clustered::node::{Hands, Node};
 use super::run::inboxes::Inboxes;
 use super::run::job::{Envelope, Job};
 use super::run::query::{PendingAnswer, bad_request};
 use super::run::shared::Shared;
 use super::run::state::RollBack;
 use super::run::worker::Worker;
+use crate::cluster::Cluster;
 use crate::hub::{Departure, Hub, Presence};
 use crate::metrics::Metrics;
 use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
@@ -63,12 +66,14 @@ impl Runtime {
     pub fn start(
         config: PluginConfig,
         store: Option<&StoreConfig>,
+        cluster: Option<Arc<Cluster>>,
         hub: Arc<Hub>,
         clock: Clock,
         metrics: Metrics,
     ) -> anyhow::Result<Self> {
         let config = Arc::new(config);
-        let (catalogue, inboxes) = (Arc::<ArcSwap<Catalogue>>::default(), Inboxes::new(config.threads.max(1)));
+        let (catalogue, inboxes) =
+            (Arc::<ArcSwap<Catalogue>>::default(), Inboxes::new(config.threads.max(1), cluster.is_some()));
         let open =
             |config| Store::open(config, clock.clone(), metrics.clone(), listener(catalogue.clone(), inboxes.clone()));
         let store = store.map(open).transpose()?;
@@ -98,6 +103,7 @@ impl Runtime {
             metrics,
             ticker,
             catalogue,
+            node: cluster.map(|cluster| Arc::new(Node::new(cluster, inboxes.len()))),
             inboxes,
             store,
             stopping,
@@ -126,10 +132,29 @@ impl Runtime {
         &self.0.lifecycle
     }
 
+    /// What hears the news of the cluster; none if the host is alone.
+    pub fn cluster_listener(&self) -> Option<Arc<dyn crate::cluster::Listener>> {
+        Hands::new(&self.0.shared).map(|hands| Arc::new(hands) as _)
+    }
+
+    /// The number of partitions of the cluster that this node owns; none if the host is alone.
+    pub fn n_owned_partitions(&self) -> Option<usize> {
+        self.0.shared.node.as_ref().map(|node| node.n_owned())
+    }
+
     /// From now on no outcome of a promise counts as acknowledged, so the next process sends it again. To be called
     /// before connections are closed.
     pub fn begin_shutdown(&self) {
         self.0.shared.store.iter().for_each(|store| store.begin_shutdown());
+    }
+
+    /// Waits until the plugin threads have handled what was queued before, for a second at most, and have handed its
+    /// consequences to the cluster.
+    pub fn flush(&self) {
+        let (done, waiting) = std::sync::mpsc::channel();
+        self.0.shared.submit_to_all(|| Job::Flush(done.clone()));
+        drop(done);
+        while waiting.recv_timeout(Duration::from_secs(1)).is_ok() {}
     }
 
     /// Ends all threads. Queued events are dropped, for no client is connected any more.
@@ -253,6 +278,9 @@ impl Runtime {
         let now = self.0.shared.clock.uptime_ms();
         let Ok(place) = self.0.shared.senders.admit_answer(&identity.principal, payload.bytes(), now) else { return };
         if self.0.shared.hub.take_ack(connection, id) {
+            if let Some(node) = &self.0.shared.node {
+                return self.0.shared.answered_ask(node, id, Ok(payload));
+            }
             let inbox = self.0.shared.inboxes.of_number(id);
             inbox.push(Job::Acknowledged { id, connection, answer: Ok(payload), place: Some(place) });
         }
@@ -292,6 +320,10 @@ impl Runtime {
             self.0.shared.submit(Envelope::without_reply(plugin.clone(), address, event));
         }
         for id in departure.pending_acks {
+            if let Some(node) = &self.0.shared.node {
+                self.0.shared.answered_ask(node, id, Err(AckMissing::Disconnected));
+                continue;
+            }
             let inbox = self.0.shared.inboxes.of_number(id);
             inbox.push(Job::Acknowledged { id, connection, answer: Err(AckMissing::Disconnected), place: None });
         }

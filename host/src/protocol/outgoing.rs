@@ -74,6 +74,16 @@ impl Outgoing {
         self.number
     }
 
+    /// The event's name.
+    pub fn event(&self) -> &str {
+        &self.event
+    }
+
+    /// The event's payload.
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
     /// The bytes of name, arguments and attachments: about the event's size on the wire.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -55,7 +55,7 @@ impl Plugins {
         let options = PluginOptions { grants, ..PluginOptions::default() };
         let plugins = ["hostile", "conformance"].map(|name| (name.to_owned(), options.clone())).into();
         let config = PluginConfig { cache_dir, threads: 2, plugins, ..PluginConfig::default() };
-        let runtime = Runtime::start(config, None, hub.clone(), clock.clone(), metrics).unwrap();
+        let runtime = Runtime::start(config, None, None, hub.clone(), clock.clone(), metrics).unwrap();
         Self { runtime, hub, clock, commands: VecDeque::new(), n_connections: 0 }
     }
 

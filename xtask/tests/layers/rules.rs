@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 11] = [
     &["api", "conn"],
     &["plugin"],
     &["hub"],
-    &["protocol", "store", "auth", "net", "policy"],
+    &["protocol", "store", "auth", "net", "policy", "cluster"],
     &["ledger", "outbound"],
     &["metrics"],
     &["model"],

@@ -13,6 +13,7 @@ use crate::config::sections::api_keys::ApiKeySection;
 use crate::config::sections::auth::{AuthSection, ClaimsSection, JwtSection};
 use crate::config::sections::auth_session::{SessionClaimsSection, SessionSection};
 use crate::config::sections::budget::BudgetSection;
+use crate::config::sections::cluster::ClusterSection;
 use crate::config::sections::cors::CorsSection;
 use crate::config::sections::heartbeat::HeartbeatSection;
 use crate::config::sections::limits::LimitsSection;
@@ -86,6 +87,7 @@ fn page_names_every_key() {
         ("[tls]", keys::<TlsSection>()),
         ("[tls.api]", keys::<ApiTlsSection>()),
         ("[store]", keys::<StoreSection>()),
+        ("[cluster]", keys::<ClusterSection>()),
         ("[shutdown]", keys::<ShutdownSection>()),
         ("[plugins]", keys::<PluginsSection>()),
         (EXAMPLE, keys::<PluginOptions>()),

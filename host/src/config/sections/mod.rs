@@ -5,6 +5,7 @@ pub(super) mod api_keys;
 pub(super) mod auth;
 pub(super) mod auth_session;
 pub(super) mod budget;
+pub(super) mod cluster;
 pub(super) mod cors;
 pub(super) mod heartbeat;
 pub(super) mod limits;

@@ -32,7 +32,7 @@ impl Shard {
         protocol: Protocol,
         mut session: auth::Session,
     ) -> Option<Rc<Connection>> {
-        let id = self.connections().next_id();
+        let id = self.connections().next_id(self.shared().hub.node());
         if session.is_anonymous {
             // An anonymous user is named after the connection, whose id may have changed since sign-in.
             session = self.shared().auth.anonymous(id, transport.peer.ip()).unwrap_or(session);

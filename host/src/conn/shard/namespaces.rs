@@ -163,7 +163,7 @@ impl Shard {
                 }
             });
         }
-        auth.anonymous(self.connections().next_id(), transport.peer.ip()).ok_or_else(|| {
+        auth.anonymous(self.connections().next_id(self.shared().hub.node()), transport.peer.ip()).ok_or_else(|| {
             let missing = "a token is missing: give it as auth.token, in the Authorization header or in the cookie";
             Refused::for_good(ErrorCode::Unauthorized, refused.unwrap_or(missing).to_owned())
         })

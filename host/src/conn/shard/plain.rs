@@ -37,7 +37,7 @@ impl Shard {
         let auth = &self.shared().auth;
         match self.check_credentials(Some(transport), &credentials.tokens, credentials.session.as_ref()) {
             Some(verified) => self.sign_in(transport, verified, None),
-            None => match auth.anonymous(self.connections().next_id(), transport.peer.ip()) {
+            None => match auth.anonymous(self.connections().next_id(self.shared().hub.node()), transport.peer.ip()) {
                 Some(session) => self.open_plain(transport, session, None),
                 None => self.set_limit(transport, self.config().auth_grace),
             },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::connection::Connection;
-use crate::model::ConnId;
+use crate::model::{ConnId, NodeId};
 use crate::protocol::socketio;
 
 #[derive(Debug)]
@@ -26,9 +26,9 @@ impl Connections {
         Self { shard, slots, next_stamp: Cell::new(first_stamp), namespaces }
     }
 
-    /// The id of the connection that is inserted next.
-    pub(crate) fn next_id(&self) -> ConnId {
-        ConnId::new(self.shard, self.slots.borrow().vacant_key(), self.next_stamp.get())
+    /// The id of the connection that is inserted next, on a host of this number in its cluster.
+    pub(crate) fn next_id(&self, node: NodeId) -> ConnId {
+        ConnId::new(self.shard, self.slots.borrow().vacant_key(), self.next_stamp.get()).on(node)
     }
 
     /// Inserts a connection whose id is [`Connections::next_id`].
@@ -115,11 +115,11 @@ mod tests {
     #[test]
     fn find_refuses_ids_of_removed_connections() {
         let connections = Connections::new(0, 1);
-        let (id, connection) = (connections.next_id(), Connection::of_slot(0));
+        let (id, connection) = (connections.next_id(NodeId(0)), Connection::of_slot(0));
         assert_eq!(id, connection.id);
         connections.insert(connection);
         connections.remove(id);
-        assert_ne!(connections.next_id(), id);
+        assert_ne!(connections.next_id(NodeId(0)), id);
         assert!(connections.find(id).is_none() && connections.find_among(&[id], |_| true).is_none());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use self::senders::{Reservation, Sender};
+use crate::cluster::EventId;
 use crate::ledger::Charge;
 use crate::model::{ConnId, ErrorCode, Failure, Identity, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
@@ -158,12 +159,18 @@ pub(crate) enum Event {
         /// The answer's place in the backlogs; none if there is no answer.
         place: Option<Reservation>,
     },
+    /// On its way to the owner of the scope that asked: a client of another node has answered, or has not.
+    Answered {
+        ask: u64,
+        connection: ConnId,
+        answer: Result<Payload, AckMissing>,
+    },
     Query {
         name: Box<str>,
         data: Box<str>,
-        /// The query's place in the backlog, shared by all queries of one call.
+        /// The query's place in the backlog, shared by all queries of one call; none if another node asks.
         #[expect(dead_code, reason = "it is there to be dropped")]
-        place: Arc<Reservation>,
+        place: Option<Arc<Reservation>>,
     },
     Gathered {
         name: Box<str>,
@@ -202,6 +209,7 @@ impl Event {
                 | Self::Presence { .. }
                 | Self::Timer { .. }
                 | Self::Acknowledged { .. }
+                | Self::Answered { .. }
                 | Self::Saved { .. }
         )
     }
@@ -310,7 +318,7 @@ impl Event {
             Self::Presence { is_away: true, .. } => "away",
             Self::Presence { is_away: false, .. } => "back",
             Self::Timer { .. } => "timer",
-            Self::Acknowledged { .. } => "acknowledgement",
+            Self::Acknowledged { .. } | Self::Answered { .. } => "acknowledgement",
             Self::Query { .. } => "query",
             Self::Gathered { .. } => "gathered",
             Self::Saved { .. } => "saved",
@@ -333,6 +341,12 @@ pub(crate) enum ReplyTo {
     /// A connection that opens if all features allow it.
     Admission {
         connection: ConnId,
+    },
+    /// A node of the cluster, which forwarded the event. `is_committed`: the event is done with, and only its answer is
+    /// awaited.
+    Node {
+        id: EventId,
+        is_committed: bool,
     },
     /// A service. `once`: the identity of the call, if it has an idempotency key.
     Caller {

@@ -18,7 +18,7 @@ use super::scopes::Place;
 use super::shared::unavailable;
 use super::state::{ThreadState, Visit};
 use super::turns::MAX_TURN;
-use crate::model::{Failure, Payload};
+use crate::model::{ConnId, Failure, Payload};
 use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 
@@ -45,10 +45,24 @@ fn refuse<T>(message: String) -> ControlFlow<Stop, T> {
 impl ThreadState {
     /// Handles one event and answers it.
     pub(super) fn handle(&mut self, envelope: Envelope) {
+        if let Some(envelope) = self.route(envelope) {
+            self.handle_here(envelope);
+        }
+    }
+
+    /// Handles one event of a scope of this host, and answers it.
+    pub(super) fn handle_here(&mut self, mut envelope: Envelope) {
+        if let Event::Answered { ask, connection, .. } = envelope.event {
+            return self.handle_answered(envelope, ask, connection);
+        }
+        self.name_departed(&mut envelope);
         let opens = envelope.event.opened().filter(|_| envelope.event.is_admission());
-        if opens.is_some_and(|connection| self.shared.hub.identity(connection).is_none()) {
+        let is_gone = |connection: ConnId| {
+            connection.node() == self.shared.hub.node() && self.shared.hub.identity(connection).is_none()
+        };
+        if opens.is_some_and(is_gone) {
             // The client has gone, and the feature would get no departure for what it stores about the connection.
-            return;
+            return self.settle(envelope, None);
         }
         match self.find_scope(&envelope) {
             ControlFlow::Continue(place) => self.handle_loaded(envelope, place),
@@ -78,7 +92,7 @@ impl ThreadState {
                 let now = self.shared.clock.uptime_ms();
                 self.defer(envelope, 0, now);
             }
-            Stop::Drop => {}
+            Stop::Drop => self.settle(envelope, None),
         }
     }
 
@@ -177,6 +191,7 @@ impl ThreadState {
                 Ok(place) => {
                     let part = self.scopes[place].members.entry(member.connection).or_default();
                     let is_new = !std::mem::replace(&mut part.joined, true);
+                    self.note_membership(visit, member.connection, Some(&member.identity));
                     self.catch_up_presence(place, member.connection);
                     is_new
                 }
@@ -188,7 +203,12 @@ impl ThreadState {
                 }
             },
             Event::Presence { member, is_away, n_changes } => {
-                visit.place.is_some_and(|place| self.note_presence(place, member.connection, *is_away, *n_changes))
+                let is_told =
+                    visit.place.is_some_and(|place| self.note_presence(place, member.connection, *is_away, *n_changes));
+                if is_told {
+                    self.note_membership(visit, member.connection, None);
+                }
+                is_told
             }
             Event::Left { member, is_gone, .. } => {
                 let Some(place) = visit.place else { return false };
@@ -198,6 +218,7 @@ impl ThreadState {
                 if *is_gone || !part.watched {
                     members.remove(&member.connection);
                 }
+                self.note_membership(visit, member.connection, None);
                 true
             }
             _ => true,
@@ -259,6 +280,11 @@ impl ThreadState {
         }
         let answer = answer.unwrap_or_else(Payload::empty);
         Self::charge_answer(&event, &answer);
+        if self.partitions.is_some() {
+            let envelope = Envelope { plugin, address, event, reply };
+            self.settle(envelope, Some(Ok(answer)));
+            return place.into_iter().for_each(|place| self.drop_if_empty(place));
+        }
         let unwritten = match place {
             Some(place) => {
                 let unwritten = write(&self.shared, &mut self.scopes[place], reply, answer, Some(&event));
@@ -277,13 +303,14 @@ impl ThreadState {
         let (now, started) = (self.shared.clock.uptime_ms(), Instant::now());
         while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
             let Some(place) = self.scopes.find(plugin.number, &address.key) else { return };
-            let Some(Deferred { event, attempts, .. }) = self.scopes[place].next_deferred(now) else { return };
+            let Some(Deferred { event, reply, attempts, .. }) = self.scopes[place].next_deferred(now) else { return };
             if event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
                 // The build that asked for presence was replaced by one that does not.
                 continue;
             }
             self.wait_for_shards();
-            self.deliver(Envelope::without_reply(plugin.clone(), address.clone(), event), Some(place), attempts);
+            let envelope = Envelope { plugin: plugin.clone(), address: address.clone(), event, reply };
+            self.deliver(envelope, Some(place), attempts);
             if started.elapsed() > MAX_TURN {
                 return self.give_turn(plugin, address);
             }

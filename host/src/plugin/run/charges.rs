@@ -203,9 +203,11 @@ impl ThreadState {
     /// memory.
     pub(super) fn drop_if_empty(&mut self, place: Place) {
         let scope = &self.scopes[place];
-        if scope.state.is_none() && !scope.is_used() && self.shared.hub.room_size(&scope.address.key).0 == 0 {
+        if scope.state.is_none() && !scope.is_used() && !self.keeps_room(place) {
+            let (plugin, key) = (scope.plugin.clone(), scope.address.key.clone());
             self.deadlines.cancel(scope.idle_check);
             self.scopes.remove(place);
+            self.mark_state(&plugin, &key);
         }
     }
 
@@ -213,9 +215,12 @@ impl ThreadState {
     /// time is over. Returns whether a scope was evicted.
     fn evict(&mut self, plugin: &Plugin, asker: Option<&Arc<Account>>) -> bool {
         let hub = &self.shared.hub;
-        let evicted = self.scopes.evict(plugin.number, asker, |scope| hub.room_size(&scope.address.key).0 > 0);
+        let is_clustered = self.partitions.is_some();
+        let evicted =
+            self.scopes.evict(plugin.number, asker, |scope| !is_clustered && hub.room_size(&scope.address.key).0 > 0);
         let Some(scope) = evicted else { return false };
         self.deadlines.cancel(scope.idle_check);
+        self.mark_state(plugin, &scope.address.key);
         if !scope.is_durable {
             self.shared.metrics.plugin_dropped.inc();
             let n_evicted = plugin.evicted.fetch_add(1, Ordering::Relaxed) + 1;

@@ -80,6 +80,9 @@ impl ThreadState {
             }
         }
         self.receipt = None;
+        if place.is_some() {
+            self.mark_state(visit.plugin, &visit.address.key);
+        }
         done
     }
 
@@ -148,6 +151,10 @@ impl ThreadState {
 
     fn carry_out(&mut self, visit: &Visit<'_>, generation: &Generation, effect: Effect, now: u64) {
         let Visit { plugin, address, event, place } = *visit;
+        let is_timer = matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
+        if self.partitions.is_some() && !is_timer {
+            return self.carry_out_clustered(visit, generation, effect, now);
+        }
         match effect {
             Effect::Publish(mut publication) => {
                 publication.receipt = self.receipt.clone();
@@ -182,6 +189,7 @@ impl ThreadState {
                 let is_chained = !event.is_retryable();
                 let after_ms = if is_chained { after_ms.max(MIN_CHAINED_MS) } else { after_ms };
                 let due_ms = self.shared.clock.now_ms() + after_ms;
+                self.mark_timer(plugin, &address.key, &name);
                 if let Some(place) = place {
                     let due = Due::Timer { plugin: plugin.number, scope: address.key.clone(), name: name.clone() };
                     let deadline = self.deadlines.push(now + after_ms, due);
@@ -192,6 +200,7 @@ impl ThreadState {
                 }
             }
             Effect::CancelTimer(name) => {
+                self.mark_timer(plugin, &address.key, &name);
                 let timer = place.and_then(|place| self.scopes[place].timers.remove(&name));
                 if let Some(timer) = timer {
                     self.deadlines.cancel(timer.deadline);
@@ -317,12 +326,13 @@ impl ThreadState {
     ) {
         let (plugin, address) = (visit.plugin.clone(), visit.address.clone());
         let id = self.acks.next_id();
+        let due_ms = self.shared.clock.now_ms() + deadline.saturating_sub(self.shared.clock.uptime_ms());
         let deadline = self.deadlines.push(deadline, Due::Acknowledgement(id));
         let flow = match self.shared.hub.identity(connection) {
             Some(identity) => Flow::Sender(identity.principal.clone()),
             None => Flow::Scope(address.key.clone()),
         };
-        let ack = PendingAck { plugin, address, connection, tag: tag.into(), deadline, flow, _charge: charge };
+        let ack = PendingAck { plugin, address, connection, tag: tag.into(), deadline, due_ms, flow, _charge: charge };
         self.acks.expect_ack(id, ack);
         if self.shared.hub.expect_ack(connection, id) {
             let shard = &self.shared.hub.shards()[connection.shard()];

@@ -7,7 +7,7 @@ use roundhouse_contract::ScopeAddress;
 
 use super::deadlines::{Due, MIN_CHECK_MS};
 use super::job::{Envelope, Job};
-use super::scope::Deferred;
+use super::scope::{Deferred, Overflow};
 use super::state::{ThreadState, Visit};
 use crate::plugin::event::Flow;
 use crate::plugin::load::catalogue::Plugin;
@@ -28,10 +28,18 @@ impl ThreadState {
         let key = envelope.address.key.clone();
         let entered = self.enter(&mut Visit::new(&envelope, place));
         let is_dropped = match entered {
-            Ok(place) => self.scopes[place].defer(Deferred { event: envelope.event, attempts, not_before }),
+            Ok(place) => {
+                let Envelope { plugin, address, event, reply } = envelope;
+                let overflow = self.scopes[place].defer(Deferred { event, reply, attempts, not_before });
+                let is_dropped = matches!(overflow, Overflow::Dropped(_));
+                for Deferred { event, reply, .. } in overflow.into_events() {
+                    let (plugin, address) = (plugin.clone(), address.clone());
+                    self.settle(Envelope { plugin, address, event, reply }, None);
+                }
+                is_dropped
+            }
             Err(refusal) => {
-                let Envelope { plugin, address, event, .. } = envelope;
-                self.answer(Envelope::without_reply(plugin, address, event), refusal);
+                self.answer(envelope, refusal);
                 true
             }
         };

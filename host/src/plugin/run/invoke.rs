@@ -188,13 +188,7 @@ fn context_of<'a>(
     (generation, seed, params): (&'a Generation, u64, &'a [&'a str]),
 ) -> Context<'a> {
     let Visit { address, event, .. } = *visit;
-    let (room_connections, room_users, user_connections) = match event.member() {
-        Some(member) => shared.hub.room_size_with(&address.key, &member.identity.user),
-        None => {
-            let (connections, users) = shared.hub.room_size(&address.key);
-            (connections, users, 0)
-        }
-    };
+    let (room_connections, room_users, user_connections) = room_of(shared, visit, scope);
     // By the scope's members, not the hub: the hub has removed a connection that ended after it sent this event.
     let connection_in_room =
         scope.zip(event.sender_id()).is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
@@ -209,6 +203,24 @@ fn context_of<'a>(
         connection_in_room,
         user_connections: user_connections as u32,
         settings: &generation.settings,
+    }
+}
+
+/// The numbers of connections and distinct users in the scope's room, and of the connections there of the user that the event
+/// is about.
+fn room_of(shared: &Shared, visit: &Visit<'_>, scope: Option<&Scope>) -> (usize, usize, usize) {
+    let (key, user) = (&visit.address.key, visit.event.member().map(|member| &*member.identity.user));
+    if shared.node.is_some() {
+        let Some(roster) = scope.and_then(|scope| scope.roster.as_ref()) else { return (0, 0, 0) };
+        let (connections, users) = roster.size();
+        return (connections, users, user.map_or(0, |user| roster.n_connections_of(user)));
+    }
+    match user {
+        Some(user) => shared.hub.room_size_with(key, user),
+        None => {
+            let (connections, users) = shared.hub.room_size(key);
+            (connections, users, 0)
+        }
     }
 }
 

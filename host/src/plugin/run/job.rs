@@ -6,6 +6,7 @@ use std::sync::Arc;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
+use super::clustered::node::News;
 use super::deadlines::Deadline;
 use crate::model::{ConnId, Payload};
 use crate::plugin::event::senders::Reservation;
@@ -34,6 +35,10 @@ impl Envelope {
 /// A job of a plugin thread.
 #[derive(Debug)]
 pub(crate) enum Job {
+    /// Commit what waits, and tell that this was done. It has a turn behind the jobs that wait.
+    Flush(std::sync::mpsc::Sender<()>),
+    /// Take in news of the cluster.
+    News(News),
     /// Handle an event of a scope.
     Event(Envelope),
     /// Hand a client's acknowledgement, or the reason why there is none, to the scope that waits for it.

@@ -6,6 +6,7 @@
 mod acks;
 mod admit;
 mod charges;
+pub(crate) mod clustered;
 mod commit;
 mod deadlines;
 mod deferred;

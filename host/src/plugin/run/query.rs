@@ -41,7 +41,7 @@ impl Shared {
         let (caller, answer) = oneshot::channel();
         let reply = ReplyTo::Caller { caller, once: None };
         if let Some(address) = address {
-            let event = Event::Query { name: name.into(), data: data.into(), place };
+            let event = Event::Query { name: name.into(), data: data.into(), place: Some(place) };
             self.submit(Envelope { plugin, address, event, reply });
             return wait_for(answer).await?;
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use roundhouse_contract::{Scope as Kind, ScopeAddress};
 
+use super::clustered::roster::Roster;
 use super::deadlines::Deadline;
 use super::job::Envelope;
 use crate::ledger::{Account, Charge};
 use crate::model::ConnId;
-use crate::plugin::event::Event;
+use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::migrate::State;
 
@@ -39,6 +40,8 @@ pub(crate) struct Scope {
     pub(crate) timers: HashMap<Box<str>, Timer>,
     /// The connections that joined or are watched. The scope gets one departure of each.
     pub(crate) members: HashMap<ConnId, Membership>,
+    /// In a cluster: who the members are.
+    pub(crate) roster: Option<Box<Roster>>,
     /// When its last event was handled, in milliseconds of uptime.
     pub(crate) last_event_ms: u64,
     /// The next check of whether the scope is idle.
@@ -85,10 +88,32 @@ pub(crate) struct Timer {
 #[derive(Debug)]
 pub(crate) struct Deferred {
     pub(crate) event: Event,
+    /// Nobody, or the node that forwarded the event.
+    pub(crate) reply: ReplyTo,
     /// The number of failed attempts so far.
     pub(crate) attempts: u32,
     /// The earliest time of the next attempt, in milliseconds of uptime.
     pub(crate) not_before: u64,
+}
+
+/// The deferred events that need not be handled any more, after another was deferred.
+#[derive(Debug)]
+pub(crate) enum Overflow {
+    None,
+    /// Two that cancel each other.
+    Cancelled(Vec<Deferred>),
+    /// The oldest of too many.
+    Dropped(Box<Deferred>),
+}
+
+impl Overflow {
+    pub(crate) fn into_events(self) -> Vec<Deferred> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Cancelled(events) => events,
+            Self::Dropped(event) => vec![*event],
+        }
+    }
 }
 
 impl Scope {
@@ -112,6 +137,7 @@ impl Scope {
             sequence: 0,
             timers: HashMap::new(),
             members: HashMap::new(),
+            roster: None,
             last_event_ms: now,
             idle_check,
             written: now,
@@ -122,14 +148,13 @@ impl Scope {
         }
     }
 
-    /// Defers an event. Returns whether an older one was dropped for it.
-    pub(crate) fn defer(&mut self, deferred: Deferred) -> bool {
+    /// Defers an event, and returns those that need not be handled any more.
+    pub(crate) fn defer(&mut self, deferred: Deferred) -> Overflow {
         if let Some(connection) = deferred.event.presence_of()
             && let Some(at) = self.deferred.iter().position(|other| other.event.presence_of() == Some(connection))
         {
             // `away` and `back` cancel each other.
-            self.deferred.remove(at);
-            return false;
+            return Overflow::Cancelled(self.deferred.remove(at).into_iter().chain([deferred]).collect());
         }
         if deferred.attempts > 0 {
             // An event that is tried again was the first, and later events may depend on it.
@@ -138,13 +163,16 @@ impl Scope {
             self.deferred.push_back(deferred);
         }
         if self.deferred.len() <= MAX_DEFERRED {
-            return false;
+            return Overflow::None;
         }
         // Departures and presence stay: there are no more of them than there were members, and nothing would mend a
         // lost one. Outcomes of promises stay, too: the store takes a bounded number of promises.
         let stays = |event: &Event| matches!(event, Event::Left { .. } | Event::Presence { .. } | Event::Saved { .. });
         let droppable = self.deferred.iter().position(|deferred| !stays(&deferred.event));
-        droppable.and_then(|at| self.deferred.remove(at)).is_some()
+        match droppable.and_then(|at| self.deferred.remove(at)) {
+            Some(dropped) => Overflow::Dropped(Box::new(dropped)),
+            None => Overflow::None,
+        }
     }
 
     /// The first deferred event, if it is due.

@@ -156,6 +156,24 @@ impl Scopes {
         }
     }
 
+    /// All scopes, of all plugins.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Scope> {
+        self.scopes.iter().map(|(_, scope)| scope)
+    }
+
+    /// Removes the scopes for which `is_meant`.
+    pub(super) fn take_where(&mut self, is_meant: impl Fn(&Scope) -> bool) -> Vec<Scope> {
+        let meant: Vec<_> = self.scopes.iter().filter(|(_, scope)| is_meant(scope)).map(|(slot, _)| slot).collect();
+        let take = |slot: usize| {
+            let scope = self.take(slot);
+            if let Some(slots) = self.slots.get_mut(&scope.plugin.number) {
+                slots.remove(&scope.address.key);
+            }
+            scope
+        };
+        meant.into_iter().map(take).collect()
+    }
+
     pub(crate) fn remove_all(&mut self, plugin: u32) -> Vec<Scope> {
         self.owners.remove(&plugin);
         let slots = self.slots.remove(&plugin).into_iter().flat_map(HashMap::into_values);

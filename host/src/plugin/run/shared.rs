@@ -8,6 +8,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use roundhouse_contract::PayloadBounds;
 
+use super::clustered::node::Node;
 use super::inboxes::Inboxes;
 use super::job::{Envelope, Job};
 use crate::hub::{Hub, ShardCommand, WakeBatch};
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) catalogue: Arc<ArcSwap<Catalogue>>,
     pub(crate) inboxes: Inboxes,
+    /// This host as a node of a cluster; none if it is alone.
+    pub(crate) node: Option<Arc<Node>>,
     /// The database of documents and durable states. A host that only inspects plugins has none.
     pub(crate) store: Option<Store>,
     /// Whether the host is stopping.
@@ -62,6 +65,8 @@ impl Shared {
                 let command = ShardCommand::Admit { connection, outcome: outcome.map(drop) };
                 self.hub.shards()[connection.shard()].push_quietly(command, wakes);
             }
+            // The gate answers events of other nodes.
+            ReplyTo::Node { .. } => {}
             ReplyTo::Caller { caller, .. } => {
                 // The caller may have gone.
                 let _ = caller.send(outcome);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use roundhouse_contract::ScopeAddress;
 
 use super::acks::PendingAcks;
+use super::clustered::partitions::Partitions;
 use super::deadlines::Deadlines;
 use super::instances::Instances;
 use super::job::{Envelope, Job};
@@ -40,6 +41,10 @@ pub(super) struct ThreadState {
     pub(super) deadlines: Deadlines,
     pub(super) instances: Instances,
     pub(super) acks: PendingAcks,
+    /// The partitions of this thread; none if the host is alone.
+    pub(super) partitions: Option<Partitions>,
+    /// The number of this thread.
+    pub(super) index: usize,
     /// While the outcome of a promise is committed: the receipt, which acknowledges the promise when the frames of all
     /// recipients were written.
     pub(super) receipt: Option<DeliveryReceipt>,
@@ -78,6 +83,8 @@ impl ThreadState {
     pub(super) fn new(index: usize, shared: Arc<Shared>, inbox: Arc<Mailbox<Job>>, roll_back: RollBack) -> Self {
         Self {
             acks: PendingAcks::new(index, shared.inboxes.len()),
+            partitions: shared.node.clone().map(Partitions::new),
+            index,
             shared,
             roll_back,
             inbox,
@@ -104,9 +111,9 @@ impl ThreadState {
     }
 
     /// Answers an event that was not handled, and will not be.
-    pub(super) fn answer(&self, envelope: Envelope, refusal: Failure) {
-        let Envelope { plugin, event, reply, .. } = envelope;
-        if let (Event::Saved { promise, .. }, Some(store)) = (&event, &self.shared.store) {
+    pub(super) fn answer(&mut self, envelope: Envelope, refusal: Failure) {
+        let Envelope { plugin, event, .. } = &envelope;
+        if let (Event::Saved { promise, .. }, Some(store)) = (event, &self.shared.store) {
             // The outcome is sent again when another build is loaded, or by the next process.
             store.requeue(promise);
             if !plugin.is_unloaded() {
@@ -116,17 +123,18 @@ impl ThreadState {
                 );
             }
         }
-        self.shared.answer(event.name(), reply, Err(refusal), &self.wakes);
+        self.settle(envelope, Some(Err(refusal)));
     }
 
     /// Answers an event that its feature refused. Events of the host have no sender, so their refusals are logged. The
     /// refusal of a `connect` goes to the client, unless it is a `bad_request`; the refusal of an outcome has the store
     /// keep the promise.
-    pub(super) fn refuse(&self, envelope: Envelope, refusal: Failure) {
+    pub(super) fn refuse(&mut self, envelope: Envelope, refusal: Failure) {
         let event = &envelope.event;
         let is_of_host = event.is_guaranteed() && !matches!(event, Event::Saved { .. });
         if is_of_host && (event.opened().is_none() || refusal.code == ErrorCode::BadRequest) {
-            return envelope.plugin.note_refusal(event.name(), &refusal);
+            envelope.plugin.note_refusal(event.name(), &refusal);
+            return self.settle(envelope, None);
         }
         self.answer(envelope, refusal);
     }

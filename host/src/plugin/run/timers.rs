@@ -72,20 +72,25 @@ impl ThreadState {
         let Timer { due_ms, payload, .. } = scope.timers.remove(name)?;
         scope.is_dirty = true;
         let event = Event::Timer { name: name.into(), payload, due_ms };
-        Some(Envelope::without_reply(scope.plugin.clone(), scope.address.clone(), event))
+        let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+        self.mark_timer(&plugin, &address.key, name);
+        Some(Envelope::without_reply(plugin, address, event))
     }
 
     /// Drops a scope that has had no member, timer or event for its idle time. Another scope is checked again later.
     pub(super) fn expire(&mut self, plugin: u32, key: &Arc<str>, now: u64) {
         let Some(place) = self.scopes.find(plugin, key) else { return };
+        let is_in_use = self.keeps_room(place);
         let scope = &mut self.scopes[place];
         let idle_until = scope.last_event_ms.saturating_add(scope.idle_ms);
-        let is_used = scope.is_used() || self.shared.hub.room_size(key).0 > 0;
+        let is_used = scope.is_used() || is_in_use;
         if now >= idle_until && !is_used {
             if let Some(store) = self.shared.store.as_ref().filter(|_| scope.is_durable) {
                 store.drop_scope(&scope.plugin.name, key, None, None);
             }
-            return self.scopes.remove(place);
+            let plugin = scope.plugin.clone();
+            self.scopes.remove(place);
+            return self.mark_state(&plugin, key);
         }
         // A scope in use is checked again after the shortest time in which it could have become idle.
         let again = if is_used { now.saturating_add(scope.idle_ms) } else { idle_until };

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::acks::PendingAck;
 use super::deadlines::Due;
 use super::job::{Envelope, Job};
 use super::shared::Shared;
@@ -69,9 +68,11 @@ impl Worker {
             }
             self.serve();
             // The shards are woken now, because this thread may wait for its next job for long.
+            self.state.flush();
             self.state.wakes.wake();
             if !self.is_stopping() {
                 self.run_due();
+                self.state.flush();
                 self.state.wakes.wake();
             }
         }
@@ -136,6 +137,15 @@ impl Worker {
             // The caller of this query has gone.
             Job::Event(Envelope { reply: ReplyTo::Caller { caller, .. }, event: Event::Query { .. }, .. })
                 if caller.is_closed() => {}
+            Job::Flush(done) => {
+                while !self.state.turns.is_empty() {
+                    self.serve();
+                }
+                self.state.flush();
+                // The caller waits for a second at most.
+                let _ = done.send(());
+            }
+            Job::News(news) => state.hear(news),
             Job::Event(envelope) => state.handle(envelope),
             Job::Acknowledged { id, connection, answer, place } => self.acknowledged(id, connection, answer, place),
             Job::Timer { plugin, scope, name, deadline } => {
@@ -162,7 +172,10 @@ impl Worker {
             }
             Job::ScopeRead { plugin, key, result } => state.scope_read(plugin, &key, result),
             Job::Restore { plugin, records } => state.restore(&plugin, records),
-            Job::Resume { plugin } => state.resume(plugin, state.shared.clock.uptime_ms()),
+            Job::Resume { plugin } => {
+                state.adopt_orphans();
+                state.resume(plugin, state.shared.clock.uptime_ms());
+            }
             Job::Forget { plugin } => {
                 // Each of these jobs is answered, because the plugin is unloaded.
                 state.turns.take(plugin).for_each(|job| self.perform(job));
@@ -186,6 +199,7 @@ impl Worker {
                     }
                 }
                 Due::Resume { plugin } => self.state.resume(plugin, now),
+                Due::Waiting => self.state.refuse_waiting(),
                 Due::Load { plugin, scope } => self.state.load_again(plugin, &scope),
             }
             self.state.wait_for_shards();
@@ -200,13 +214,6 @@ impl Worker {
         answer: Result<Payload, AckMissing>,
         place: Option<Reservation>,
     ) {
-        let state = &mut self.state;
-        let Some(ack) = state.acks.take_ack(id, connection) else { return };
-        let PendingAck { plugin, address, connection, tag, deadline, .. } = ack;
-        state.deadlines.cancel(deadline);
-        state.shared.hub.take_ack(connection, id);
-        let answer = answer.and_then(|payload| state.shared.checked_answer(&plugin, connection, payload));
-        let event = Event::Acknowledged { tag, connection, answer, place };
-        state.handle(Envelope::without_reply(plugin, address, event));
+        self.state.acknowledged(id, connection, answer, place);
     }
 }

@@ -1,0 +1,61 @@
+//! The keys and channels of a cluster in Redis.
+
+use super::partition::Partition;
+use crate::model::NodeId;
+
+/// The names of all that a cluster keeps in Redis. All keys of a partition carry its tag, `{p}`.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    pub(super) fn new(cluster: &str) -> Self {
+        Self { prefix: format!("roundhouse:{cluster}:") }
+    }
+
+    /// The hash of the nodes' names, by number.
+    pub(super) fn nodes(&self) -> String {
+        format!("{}nodes", self.prefix)
+    }
+
+    /// The hash of the nodes' counters, by number.
+    pub(super) fn beats(&self) -> String {
+        format!("{}beats", self.prefix)
+    }
+
+    /// A random text that is lost when Redis loses everything.
+    pub(super) fn run(&self) -> String {
+        format!("{}run", self.prefix)
+    }
+
+    /// The number that was given to a node last.
+    pub(super) fn number(&self) -> String {
+        format!("{}number", self.prefix)
+    }
+
+    /// The hash of a partition: epoch, sequence, records, and the events that wait.
+    pub(super) fn partition(&self, partition: Partition) -> String {
+        format!("{}{{{}}}:scopes", self.prefix, partition.0)
+    }
+
+    /// The stream of what a partition has for a node.
+    pub(super) fn outputs(&self, partition: Partition, node: NodeId) -> String {
+        format!("{}{{{}}}:to:{}", self.prefix, partition.0, node.0)
+    }
+
+    /// The channel of a node.
+    pub(super) fn channel(&self, node: NodeId) -> String {
+        format!("{}{}", self.channel_prefix(), node.0)
+    }
+
+    /// The channels of nodes without their numbers.
+    pub(super) fn channel_prefix(&self) -> String {
+        format!("{}node:", self.prefix)
+    }
+
+    /// The channel that tells all nodes that one came or went.
+    pub(super) fn news(&self) -> String {
+        format!("{}news", self.prefix)
+    }
+}

@@ -1,0 +1,126 @@
+//! The nodes of a cluster, and which of them live.
+//!
+//! Each node counts its beats in Redis. A node is given up by any other that has not seen its counter move for
+//! [`GONE_AFTER_MS`] **on its own clock**: no clocks are compared. Giving up is conditional on the counter, so of two
+//! opinions the one of the living node counts; and it is in Redis, so all nodes have the same view.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::model::NodeId;
+
+/// The time without a beat after which a node is given up, in milliseconds.
+pub(super) const GONE_AFTER_MS: u64 = 4000;
+
+/// The time without a connection to Redis after which a node is given up: a node that only lost its connection has made
+/// another by then.
+pub(super) const UNHEARD_AFTER_MS: u64 = 1000;
+
+/// The time between two beats, and between two looks at the connections of the others.
+pub(super) const BEAT_MS: u64 = 1000;
+pub(super) const LOOK_MS: u64 = 250;
+
+/// A node of the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Its name, for operators.
+    pub name: String,
+}
+
+/// The nodes that live.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// By number.
+    pub nodes: BTreeMap<NodeId, NodeInfo>,
+}
+
+/// What this node has seen of the others.
+#[derive(Debug, Default)]
+pub(super) struct Observer {
+    seen: HashMap<NodeId, Seen>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    beats: u64,
+    moved_ms: u64,
+    /// Since when it has had no connection to Redis.
+    unheard_ms: Option<u64>,
+}
+
+impl Observer {
+    /// Notes the counters of all nodes.
+    pub(super) fn note_beats(&mut self, now: u64, beats: &HashMap<NodeId, u64>) {
+        self.seen.retain(|node, _| beats.contains_key(node));
+        for (node, beats) in beats {
+            let fresh = Seen { beats: *beats, moved_ms: now, unheard_ms: None };
+            let seen = self.seen.entry(*node).or_insert(fresh);
+            if seen.beats != *beats {
+                *seen = Seen { unheard_ms: seen.unheard_ms, ..fresh };
+            }
+        }
+    }
+
+    /// Notes whether a node has a connection to Redis.
+    pub(super) fn note_connection(&mut self, now: u64, node: NodeId, is_heard: bool) {
+        if let Some(seen) = self.seen.get_mut(&node) {
+            seen.unheard_ms = if is_heard { None } else { seen.unheard_ms.or(Some(now)) };
+        }
+    }
+
+    /// Begins anew, after this node could not see the others itself.
+    pub(super) fn forgive(&mut self, now: u64) {
+        for seen in self.seen.values_mut() {
+            *seen = Seen { moved_ms: now, unheard_ms: None, ..*seen };
+        }
+    }
+
+    /// The nodes to give up, each with its counter.
+    pub(super) fn gone(&self, now: u64) -> Vec<(NodeId, u64)> {
+        let is_gone = |seen: &Seen| {
+            now.saturating_sub(seen.moved_ms) >= GONE_AFTER_MS
+                || seen.unheard_ms.is_some_and(|since| now.saturating_sub(since) >= UNHEARD_AFTER_MS)
+        };
+        self.seen.iter().filter(|(_, seen)| is_gone(seen)).map(|(node, seen)| (*node, seen.beats)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn beats(of: &[(u16, u64)]) -> HashMap<NodeId, u64> {
+        of.iter().map(|(node, beats)| (NodeId(*node), *beats)).collect()
+    }
+
+    #[test]
+    fn silent_node_is_gone_after_four_seconds() {
+        let mut observer = Observer::default();
+        observer.note_beats(0, &beats(&[(1, 5), (2, 7)]));
+        observer.note_beats(3000, &beats(&[(1, 8), (2, 7)]));
+        assert_eq!(observer.gone(3999), []);
+        assert_eq!(observer.gone(4000), [(NodeId(2), 7)]);
+        observer.note_beats(4000, &beats(&[(1, 9)]));
+        assert_eq!(observer.gone(6000), []);
+    }
+
+    #[test]
+    fn node_without_connection_is_gone_sooner() {
+        let mut observer = Observer::default();
+        observer.note_beats(0, &beats(&[(1, 5)]));
+        observer.note_connection(100, NodeId(1), false);
+        observer.note_connection(900, NodeId(1), true);
+        observer.note_connection(1000, NodeId(1), false);
+        assert_eq!(observer.gone(1999), []);
+        observer.note_connection(2000, NodeId(1), false);
+        assert_eq!(observer.gone(2000), [(NodeId(1), 5)]);
+    }
+
+    #[test]
+    fn observer_that_was_away_forgives() {
+        let mut observer = Observer::default();
+        observer.note_beats(0, &beats(&[(1, 5)]));
+        observer.forgive(60_000);
+        assert_eq!(observer.gone(61_000), []);
+        assert_eq!(observer.gone(64_000), [(NodeId(1), 5)]);
+    }
+}

@@ -1,0 +1,284 @@
+//! What a node asks of Redis about partitions, and how it is written.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use redis::{Cmd, Value};
+
+use super::keys::Keys;
+use super::partition::Partition;
+use super::scripts::{self, call};
+use crate::model::NodeId;
+
+/// A field of a partition's data and its value, or its removal. The cluster does not look into either.
+pub type Record = (Vec<u8>, Option<Vec<u8>>);
+
+/// A message for a node, kept until that node has it.
+pub type Output = (NodeId, Bytes);
+
+/// An event that a node forwarded to a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EventId {
+    /// The node.
+    pub origin: NodeId,
+    /// The count of the events of that node for that partition.
+    pub number: u64,
+}
+
+/// A batch of events of one partition, all or nothing.
+#[derive(Debug)]
+pub struct Commit {
+    /// Which partition.
+    pub partition: Partition,
+    /// The epoch in which this node took it.
+    pub epoch: u64,
+    /// The number of the batch: one more than that of the batch before.
+    pub sequence: u64,
+    /// What has changed.
+    pub records: Vec<Record>,
+    /// The forwarded events that are done with.
+    pub handled: Vec<EventId>,
+    /// What other nodes get.
+    pub outputs: Vec<Output>,
+}
+
+/// All of a partition, to be put again where Redis has lost something of it.
+#[derive(Debug)]
+pub struct Heal {
+    /// Its records are all that there are, and it stands for all batches that were not answered.
+    pub commit: Commit,
+    /// The forwarded events that wait.
+    pub waiting: Vec<(EventId, Bytes)>,
+    /// The number of each node's last forwarded event.
+    pub forwarded: HashMap<NodeId, u64>,
+}
+
+/// A partition at the moment in which it was taken.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Which partition.
+    pub partition: Partition,
+    /// The epoch of its new owner.
+    pub epoch: u64,
+    /// The number of the last batch.
+    pub sequence: u64,
+    /// The number of each node's last forwarded event.
+    pub forwarded: HashMap<NodeId, u64>,
+    /// The forwarded events that no owner has handled, in the order of each origin.
+    pub waiting: BTreeMap<EventId, Bytes>,
+    /// All records.
+    pub records: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The answer to a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// It is in Redis, and the other nodes are told.
+    Done,
+    /// Another node has taken the partition. Of the batches of this node, those up to `last` count.
+    Fenced {
+        /// The number of the last batch before the other node's epoch.
+        last: u64,
+    },
+    /// Redis does not hold what was committed before: all of it has to be put again.
+    Lost,
+}
+
+/// The first bytes of a field of the partition's hash that holds a record.
+const RECORD: u8 = b'r';
+
+/// The kinds of messages on a node's channel.
+pub(super) const OUTPUT: u8 = 0;
+pub(super) const EVENT: u8 = 1;
+pub(super) const QUESTION: u8 = 2;
+pub(super) const ANSWER: u8 = 3;
+
+pub(super) fn take(keys: &Keys, partition: Partition, me: NodeId) -> Cmd {
+    let mut cmd = call(&scripts::TAKE, &[keys.partition(partition)]);
+    cmd.arg(me.0);
+    cmd
+}
+
+pub(super) fn forward(keys: &Keys, partition: Partition, id: EventId, event: &Bytes) -> Cmd {
+    let mut head = vec![EVENT, partition.0];
+    head.extend_from_slice(&id.origin.0.to_be_bytes());
+    head.extend_from_slice(&id.number.to_be_bytes());
+    let mut cmd = call(&scripts::FORWARD, &[keys.partition(partition)]);
+    cmd.arg(id.origin.0).arg(id.number).arg(&event[..]).arg(keys.channel_prefix()).arg(head);
+    cmd
+}
+
+pub(super) fn check(keys: &Keys, partition: Partition, epoch: u64, sequence: u64) -> Cmd {
+    let mut cmd = call(&scripts::CHECK, &[keys.partition(partition)]);
+    cmd.arg(epoch).arg(sequence);
+    cmd
+}
+
+pub(super) fn commit(keys: &Keys, commit: &Commit) -> Cmd {
+    let Commit { sequence, records, handled, .. } = commit;
+    let (mut set, mut removed) = (vec![b"sequence".to_vec(), sequence.to_string().into_bytes()], Vec::new());
+    for (field, value) in records {
+        match value {
+            Some(value) => set.extend([record_field(field), value.clone()]),
+            None => removed.push(record_field(field)),
+        }
+    }
+    removed.extend(handled.iter().map(|id| waiting_field(*id)));
+    with_outputs(keys, &scripts::COMMIT, commit, &set, &removed)
+}
+
+pub(super) fn heal(keys: &Keys, heal: &Heal, me: NodeId) -> Cmd {
+    let Commit { epoch, sequence, records, .. } = &heal.commit;
+    let text = |number: u64| number.to_string().into_bytes();
+    let mut set = vec![b"sequence".to_vec(), text(*sequence), b"epoch".to_vec(), text(*epoch)];
+    set.extend([b"owner".to_vec(), text(me.0.into()), format!("b{epoch}").into_bytes(), text(*sequence)]);
+    for (origin, number) in &heal.forwarded {
+        set.extend([format!("f{}", origin.0).into_bytes(), text(*number)]);
+    }
+    for (id, event) in &heal.waiting {
+        set.extend([waiting_field(*id), event.to_vec()]);
+    }
+    for (field, value) in records {
+        set.extend(value.iter().flat_map(|value| [record_field(field), value.clone()]));
+    }
+    with_outputs(keys, &scripts::HEAL, &heal.commit, &set, &[])
+}
+
+/// The call of a script that changes a partition and has messages for nodes.
+fn with_outputs(keys: &Keys, script: &redis::Script, commit: &Commit, set: &[Vec<u8>], removed: &[Vec<u8>]) -> Cmd {
+    let Commit { partition, epoch, sequence, outputs, .. } = commit;
+    let streams = outputs.iter().map(|(node, _)| keys.outputs(*partition, *node));
+    let all: Vec<String> = std::iter::once(keys.partition(*partition)).chain(streams).collect();
+    let mut cmd = call(script, &all);
+    cmd.arg(epoch).arg(sequence).arg(set.len()).arg(removed.len()).arg(set).arg(removed);
+    let id = MessageId { epoch: *epoch, sequence: *sequence };
+    for (node, message) in outputs {
+        cmd.arg(format!("o{}", node.0)).arg(keys.channel(*node)).arg(&[OUTPUT, partition.0][..]);
+        cmd.arg(id.to_text()).arg(&id.to_bytes()[..]).arg(&message[..]);
+    }
+    cmd
+}
+
+fn record_field(field: &[u8]) -> Vec<u8> {
+    [&[RECORD], field].concat()
+}
+
+fn waiting_field(id: EventId) -> Vec<u8> {
+    format!("i{}:{}", id.origin.0, id.number).into_bytes()
+}
+
+/// The event whose field this is.
+pub(super) fn event_of_field(field: &[u8]) -> Option<EventId> {
+    let (origin, number) = std::str::from_utf8(field.strip_prefix(b"i")?).ok()?.split_once(':')?;
+    Some(EventId { origin: NodeId(origin.parse().ok()?), number: number.parse().ok()? })
+}
+
+/// The place of a message in the stream of what a partition has for a node: it only ever ascends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct MessageId {
+    pub(super) epoch: u64,
+    pub(super) sequence: u64,
+}
+
+impl MessageId {
+    /// The length of its bytes.
+    pub(super) const BYTES: usize = 16;
+
+    /// As an id in a stream of Redis.
+    pub(super) fn to_text(self) -> String {
+        format!("{}-{}", self.epoch, self.sequence)
+    }
+
+    fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..8].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[8..].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_be_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(Self { epoch: number(0)?, sequence: number(8)? })
+    }
+
+    pub(super) fn from_text(text: &[u8]) -> Option<Self> {
+        let (epoch, sequence) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self { epoch: epoch.parse().ok()?, sequence: sequence.parse().ok()? })
+    }
+}
+
+/// The answer of a commit, a heal or a check.
+pub(super) fn committed(answer: &Value) -> anyhow::Result<Committed> {
+    let items = items(answer)?;
+    Ok(match items.first().map(bytes).transpose()? {
+        Some(b"done") => Committed::Done,
+        Some(b"lost") => Committed::Lost,
+        Some(b"fenced") => {
+            let last = items.get(1).and_then(|last| number(last).ok());
+            Committed::Fenced { last: last.unwrap_or(0) }
+        }
+        _ => bail!("Redis answers {answer:?}"),
+    })
+}
+
+/// The state of a partition that was taken.
+pub(super) fn snapshot(partition: Partition, answer: &Value) -> anyhow::Result<Snapshot> {
+    let (forwarded, waiting, records) = (HashMap::new(), BTreeMap::new(), Vec::new());
+    let mut snapshot = Snapshot { partition, epoch: 0, sequence: 0, forwarded, waiting, records };
+    for (field, value) in pairs(items(answer)?)? {
+        match field {
+            b"epoch" => snapshot.epoch = text_number(value)?,
+            b"sequence" => snapshot.sequence = text_number(value)?,
+            [RECORD, field @ ..] => snapshot.records.push((field.to_vec(), value.to_vec())),
+            [b'f', origin @ ..] => {
+                snapshot.forwarded.insert(NodeId(text_number(origin)?), text_number(value)?);
+            }
+            field => {
+                if let Some(id) = event_of_field(field) {
+                    snapshot.waiting.insert(id, Bytes::copy_from_slice(value));
+                }
+            }
+        }
+    }
+    Ok(snapshot)
+}
+
+/// The events among the items of a check's answer.
+pub(super) fn waiting(answer: &Value) -> anyhow::Result<BTreeMap<EventId, Bytes>> {
+    let events = pairs(items(answer)?.get(1..).unwrap_or_default())?.into_iter();
+    let events = events.filter_map(|(field, event)| Some((event_of_field(field)?, Bytes::copy_from_slice(event))));
+    Ok(events.collect())
+}
+
+pub(super) fn items(value: &Value) -> anyhow::Result<&[Value]> {
+    match value {
+        Value::Array(items) => Ok(items),
+        Value::Nil => Ok(&[]),
+        other => bail!("Redis answers {other:?}"),
+    }
+}
+
+pub(super) fn bytes(value: &Value) -> anyhow::Result<&[u8]> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.as_bytes()),
+        other => bail!("Redis answers {other:?}"),
+    }
+}
+
+pub(super) fn number(value: &Value) -> anyhow::Result<u64> {
+    match value {
+        Value::Int(number) => Ok(u64::try_from(*number)?),
+        other => text_number(bytes(other)?),
+    }
+}
+
+pub(super) fn text_number<N: std::str::FromStr>(text: &[u8]) -> anyhow::Result<N> {
+    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).context("Redis answers no number")
+}
+
+/// Fields and values that follow each other.
+pub(super) fn pairs(items: &[Value]) -> anyhow::Result<Vec<(&[u8], &[u8])>> {
+    items.chunks_exact(2).map(|pair| Ok((bytes(&pair[0])?, bytes(&pair[1])?))).collect()
+}

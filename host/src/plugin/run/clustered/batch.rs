@@ -1,0 +1,75 @@
+//! The events of a partition that are committed together, with all that they change and send.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::output::Output;
+use super::wire::{WireOutput, encode};
+use crate::cluster::{self, EventId};
+use crate::model::{ConnId, Failure, NodeId, Payload};
+use crate::plugin::run::job::Envelope;
+
+/// A scope: the number of its plugin, and its key.
+pub(super) type ScopeId = (u32, Arc<str>);
+
+/// The events of a partition that are committed together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// What has changed, to be looked up when the batch is closed.
+    pub(super) changed: Changed,
+    /// What this node does when the batch is committed, in order.
+    pub(super) steps: Vec<Step>,
+    /// What the other nodes do.
+    remote: BTreeMap<NodeId, Vec<WireOutput>>,
+    /// The forwarded events that are done with.
+    pub(super) handled: Vec<EventId>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    pub(super) states: HashSet<ScopeId>,
+    pub(super) members: HashSet<(ScopeId, ConnId)>,
+    pub(super) timers: HashSet<(ScopeId, Box<str>)>,
+    pub(super) asks: HashSet<(ScopeId, u64)>,
+}
+
+/// What this node does when a batch is committed.
+#[derive(Debug)]
+pub(super) enum Step {
+    Output(Output),
+    /// An event is done with, which is kept until then: another owner handles it if the batch is refused.
+    Done(Envelope, Option<Result<Payload, Failure>>),
+}
+
+/// A batch that waits for Redis.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) sequence: u64,
+    pub(super) steps: Vec<Step>,
+    pub(super) outputs: Vec<cluster::Output>,
+    pub(super) handled: Vec<EventId>,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        let Changed { states, members, timers, asks } = &self.changed;
+        self.steps.is_empty()
+            && self.remote.is_empty()
+            && self.handled.is_empty()
+            && states.is_empty()
+            && members.is_empty()
+            && timers.is_empty()
+            && asks.is_empty()
+    }
+
+    /// Has other nodes do something.
+    pub(super) fn send(&mut self, node: NodeId, output: WireOutput) {
+        self.remote.entry(node).or_default().push(output);
+    }
+
+    /// Closes the batch under its number.
+    pub(super) fn close(self, sequence: u64) -> InFlight {
+        let outputs = self.remote.into_iter().map(|(node, outputs)| (node, encode(&outputs).into())).collect();
+        InFlight { sequence, steps: self.steps, outputs, handled: self.handled }
+    }
+}

@@ -1,0 +1,224 @@
+//! The output gate: what events change and send is kept until Redis has taken their batch, and what their senders hear, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+
+use super::batch::{Batch, InFlight, Step};
+use super::output::Output;
+use super::partitions::{Owned, Phase};
+use super::wire::{WireOutput, decode, encode, outcome_to_wire};
+use crate::cluster::{Commit, Committed, EventId, Heal, Partition};
+use crate::model::{Failure, NodeId, Payload};
+use crate::plugin::event::ReplyTo;
+use crate::plugin::run::job::Envelope;
+use crate::plugin::run::state::ThreadState;
+
+/// The most events of a batch: enough that the script's own cost is shared by many.
+const MAX_STEPS: usize = 256;
+
+impl ThreadState {
+    /// The open batch of a scope's partition. None where the host is alone or the partition is not its own.
+    pub(super) fn batch_of(&mut self, key: &str) -> Option<&mut Batch> {
+        self.partitions.as_mut()?.batch(Partition::of(key))
+    }
+
+    /// Is done with an event. Without an outcome its sender hears nothing.
+    pub(in crate::plugin::run) fn settle(&mut self, envelope: Envelope, outcome: Option<Result<Payload, Failure>>) {
+        let Some(batch) = self.batch_of(&envelope.address.key) else {
+            let Envelope { event, reply, .. } = envelope;
+            // An event of another node is in Redis, for the owner of its scope.
+            if let Some(outcome) = outcome.filter(|_| !matches!(reply, ReplyTo::Node { .. })) {
+                self.shared.answer(event.name(), reply, outcome, &self.wakes);
+            }
+            return;
+        };
+        let ReplyTo::Node { id, is_committed } = envelope.reply else {
+            return batch.steps.push(Step::Done(envelope, outcome));
+        };
+        if !is_committed {
+            batch.handled.push(id);
+        }
+        let outcome = outcome.as_ref().map(outcome_to_wire);
+        let answer = Output::Answer { number: id.number, outcome };
+        self.output(&envelope.address.key, [id.origin], answer);
+    }
+
+    /// Is done with a forwarded event that cannot be handled.
+    pub(super) fn refuse_forwarded(&mut self, partition: Partition, id: EventId, failure: &Failure) {
+        let Some(batch) = self.partitions.as_mut().and_then(|partitions| partitions.batch(partition)) else { return };
+        batch.handled.push(id);
+        let outcome = Some(Err(failure.into()));
+        batch.send(id.origin, WireOutput::Answer { number: id.number, outcome });
+    }
+
+    /// Has nodes do something when the open batch is committed.
+    pub(super) fn output(&mut self, key: &str, nodes: impl IntoIterator<Item = NodeId>, output: Output) {
+        let me = self.shared.hub.node();
+        let Some(batch) = self.batch_of(key) else { return };
+        let nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
+        for node in nodes.iter().filter(|node| **node != me) {
+            batch.send(*node, output.to_wire());
+        }
+        if nodes.contains(&me) {
+            batch.steps.push(Step::Output(output));
+        }
+    }
+
+    /// Commits all open batches.
+    pub(in crate::plugin::run) fn flush(&mut self) {
+        let Some(partitions) = &mut self.partitions else { return };
+        for partition in mem::take(&mut partitions.open) {
+            self.close_batch(partition);
+        }
+    }
+
+    pub(super) fn flush_if_full(&mut self, partition: Partition) {
+        let batch = self.partitions.as_mut().and_then(|partitions| partitions.batch(partition));
+        if batch.is_some_and(|batch| batch.steps.len() + batch.handled.len() >= MAX_STEPS) {
+            self.close_batch(partition);
+        }
+    }
+
+    fn close_batch(&mut self, partition: Partition) {
+        let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else { return };
+        if owned.batch.is_empty() {
+            return;
+        }
+        let mut batch = mem::take(&mut owned.batch);
+        let changed = mem::take(&mut batch.changed);
+        let records = self.records(&changed);
+        let Some(partitions) = &mut self.partitions else { return };
+        let Some(owned) = partitions.owned(partition) else { return };
+        owned.sequence += 1;
+        let in_flight = batch.close(owned.sequence);
+        let commit = Commit {
+            partition,
+            epoch: owned.epoch,
+            sequence: owned.sequence,
+            records,
+            handled: in_flight.handled.clone(),
+            outputs: in_flight.outputs.clone(),
+        };
+        owned.in_flight.push_back(in_flight);
+        partitions.node.cluster.commit(commit);
+    }
+
+    pub(super) fn committed(&mut self, partition: Partition, epoch: u64, sequence: u64, answer: Committed) {
+        let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else { return };
+        if owned.epoch != epoch {
+            return;
+        }
+        match answer {
+            Committed::Done => {
+                let done: Vec<_> = owned.take_until(sequence).collect();
+                owned.healing.take_if(|until| sequence >= *until);
+                done.into_iter().for_each(|batch| self.release(partition, batch));
+                self.handle_waiting(partition);
+            }
+            Committed::Fenced { last } => self.lose(partition, last),
+            Committed::Lost if owned.healing.is_none() => self.heal(partition),
+            Committed::Lost => {}
+        }
+    }
+
+    /// Does what a committed batch has this node do.
+    fn release(&mut self, partition: Partition, batch: InFlight) {
+        let Some(partitions) = &mut self.partitions else { return };
+        let node = partitions.node.clone();
+        if let Some(owned) = partitions.owned(partition) {
+            batch.handled.iter().for_each(|id| drop(owned.unhandled.remove(id)));
+        }
+        for step in batch.steps {
+            match step {
+                Step::Output(output) => self.shared.perform_output(&node, partition, output, &self.wakes),
+                Step::Done(Envelope { event, reply, .. }, Some(outcome)) => {
+                    self.shared.answer(event.name(), reply, outcome, &self.wakes);
+                }
+                Step::Done(_, None) => {}
+            }
+        }
+    }
+
+    /// Puts all of a partition again, of which Redis has lost something. It stands for the batches in flight, too.
+    fn heal(&mut self, partition: Partition) {
+        self.close_batch(partition);
+        let mut records = self.all_records(partition);
+        let Some(partitions) = &mut self.partitions else { return };
+        let node = partitions.node.clone();
+        let Some(owned) = partitions.owned(partition) else { return };
+        tracing::warn!(partition = partition.0, "Redis has lost something of a partition, which is put again");
+        records.extend(owned.orphans.iter().map(|(field, value)| (field.clone(), Some(value.clone()))));
+        owned.sequence += 1;
+        owned.healing = Some(owned.sequence);
+        let handled: BTreeSet<_> = owned.in_flight.iter().flat_map(|batch| &batch.handled).copied().collect();
+        let waiting = owned.unhandled.iter().filter(|(id, _)| !handled.contains(id));
+        let heal = Heal {
+            waiting: waiting.map(|(id, event)| (*id, event.clone())).collect(),
+            forwarded: owned.forwarded.clone(),
+            commit: Commit {
+                partition,
+                epoch: owned.epoch,
+                sequence: owned.sequence,
+                records,
+                handled: Vec::new(),
+                outputs: owned.outputs_in_flight(),
+            },
+        };
+        node.cluster.heal(heal);
+    }
+
+    /// Gives a partition up that another node has taken. The batches up to `last` were committed before; the events of the
+    /// others are handed on.
+    fn lose(&mut self, partition: Partition, last: u64) {
+        let Some(partitions) = &mut self.partitions else { return };
+        let Phase::Owned(mut owned) = mem::take(&mut partitions.slot(partition).phase) else { return };
+        partitions.open.retain(|open| *open != partition);
+        tracing::debug!(partition = partition.0, epoch = owned.epoch, "another node has taken a partition");
+        let committed: Vec<_> = owned.take_until(last).collect();
+        committed.into_iter().for_each(|batch| self.release(partition, batch));
+        let open = mem::take(&mut owned.batch).steps;
+        let steps = mem::take(&mut owned.in_flight).into_iter().flat_map(|batch| batch.steps).chain(open);
+        let uncommitted = steps.filter_map(|step| match step {
+            Step::Done(envelope, _) => Some(envelope),
+            Step::Output(_) => None,
+        });
+        let uncommitted: Vec<_> = uncommitted.collect();
+        let left = self.drop_partition(partition);
+        for envelope in uncommitted.into_iter().chain(left) {
+            self.forward(partition, envelope);
+        }
+        self.handle_waiting(partition);
+        self.count_owned();
+    }
+
+    /// Gives all partitions up: this node is another now.
+    pub(super) fn lose_all(&mut self) {
+        let Some(partitions) = &self.partitions else { return };
+        for partition in partitions.all() {
+            self.lose(partition, 0);
+            if let Some(partitions) = &mut self.partitions {
+                partitions.slot(partition).phase = Phase::Foreign;
+            }
+            self.handle_waiting(partition);
+        }
+    }
+}
+
+impl Owned {
+    /// Takes the batches up to this number.
+    fn take_until(&mut self, sequence: u64) -> impl Iterator<Item = InFlight> {
+        let n = self.in_flight.iter().take_while(|batch| batch.sequence <= sequence).count();
+        self.in_flight.drain(..n)
+    }
+
+    /// What the batches in flight have for other nodes, as one message for each.
+    fn outputs_in_flight(&self) -> Vec<crate::cluster::Output> {
+        let mut merged: BTreeMap<NodeId, Vec<WireOutput>> = BTreeMap::new();
+        for (node, message) in self.in_flight.iter().flat_map(|batch| &batch.outputs) {
+            // This host has encoded them.
+            let outputs: Vec<WireOutput> = decode(message).unwrap_or_default();
+            merged.entry(*node).or_default().extend(outputs);
+        }
+        merged.into_iter().map(|(node, outputs)| (node, encode(&outputs).into())).collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! The members of scopes on all nodes, and the marks of what has changed.
+
+use std::sync::Arc;
+
+use crate::model::{ConnId, Identity, NodeId};
+use crate::plugin::event::{Event, LeftReason, Member};
+use crate::plugin::load::catalogue::Plugin;
+use crate::plugin::run::job::Envelope;
+use crate::plugin::run::scopes::Place;
+use crate::plugin::run::state::{ThreadState, Visit};
+
+impl ThreadState {
+    /// Notes that a connection's membership of a scope has changed. `identity` is known where the connection may be new.
+    pub(in crate::plugin::run) fn note_membership(
+        &mut self,
+        visit: &Visit<'_>,
+        connection: ConnId,
+        identity: Option<&Arc<Identity>>,
+    ) {
+        let Some(place) = visit.place.filter(|_| self.partitions.is_some()) else { return };
+        let scope = &mut self.scopes[place];
+        let member = scope.members.get(&connection);
+        scope.roster.get_or_insert_default().update(connection, member, identity);
+        let id = (visit.plugin.number, visit.address.key.clone());
+        self.name(visit.plugin);
+        if let Some(batch) = self.batch_of(&visit.address.key) {
+            batch.changed.members.insert((id, connection));
+        }
+        self.check_node_of(connection);
+    }
+
+    /// Sees to it that a member of a node that has gone does not stay.
+    fn check_node_of(&mut self, connection: ConnId) {
+        if let Some(partitions) = &mut self.partitions {
+            partitions.is_unchecked |= !partitions.view.nodes.contains_key(&connection.node());
+        }
+    }
+
+    /// Puts the identity into a departure that has none: the scope knows who it was.
+    pub(in crate::plugin::run) fn name_departed(&self, envelope: &mut Envelope) {
+        let Event::Left { member, .. } = &mut envelope.event else { return };
+        if self.partitions.is_none() || !member.identity.user.is_empty() {
+            return;
+        }
+        let place = self.scopes.find(envelope.plugin.number, &envelope.address.key);
+        let roster = place.and_then(|place| self.scopes[place].roster.as_ref());
+        if let Some(identity) = roster.and_then(|roster| roster.identity(member.connection)) {
+            member.identity = identity.clone();
+        }
+    }
+
+    /// Notes that the state of a scope has changed, or that it is no longer in memory.
+    pub(in crate::plugin::run) fn mark_state(&mut self, plugin: &Plugin, key: &Arc<str>) {
+        if self.partitions.is_some() {
+            self.name(plugin);
+            if let Some(batch) = self.batch_of(key) {
+                batch.changed.states.insert((plugin.number, key.clone()));
+            }
+        }
+    }
+
+    /// Notes that a timer of a scope has changed.
+    pub(in crate::plugin::run) fn mark_timer(&mut self, plugin: &Plugin, key: &Arc<str>, name: &str) {
+        if self.partitions.is_some() {
+            self.name(plugin);
+            if let Some(batch) = self.batch_of(key) {
+                batch.changed.timers.insert(((plugin.number, key.clone()), name.into()));
+            }
+        }
+    }
+
+    /// Notes that an acknowledgement is owed to a scope, or no longer.
+    pub(in crate::plugin::run) fn mark_ask(&mut self, plugin: &Plugin, key: &Arc<str>, ask: u64) {
+        if self.partitions.is_some() {
+            self.name(plugin);
+            if let Some(batch) = self.batch_of(key) {
+                batch.changed.asks.insert(((plugin.number, key.clone()), ask));
+            }
+        }
+    }
+
+    /// Keeps the name of a plugin, which its records carry.
+    fn name(&mut self, plugin: &Plugin) {
+        if let Some(partitions) = &mut self.partitions {
+            partitions.names.entry(plugin.number).or_insert_with(|| plugin.name.as_str().into());
+        }
+    }
+
+    /// The numbers of connections and distinct users in a scope's room, on all nodes.
+    pub(in crate::plugin::run) fn room_size(&self, visit: &Visit<'_>) -> (usize, usize) {
+        match visit.place.and_then(|place| self.scopes[place].roster.as_ref()) {
+            Some(roster) => roster.size(),
+            None if self.partitions.is_some() => (0, 0),
+            None => self.shared.hub.room_size(&visit.address.key),
+        }
+    }
+
+    /// The size of a scope's room, as far as it keeps the scope in memory.
+    pub(in crate::plugin::run) fn keeps_room(&self, place: Place) -> bool {
+        let scope = &self.scopes[place];
+        // In a cluster all who are in the room are members.
+        self.partitions.is_none() && self.shared.hub.room_size(&scope.address.key).0 > 0
+    }
+
+    /// Tells the scopes of this thread that the members of nodes that have gone have left: each once.
+    pub(super) fn tell_of_gone_nodes(&mut self) {
+        let Some(partitions) = &mut self.partitions else { return };
+        if !std::mem::take(&mut partitions.is_unchecked) {
+            return;
+        }
+        let (view, me) = (partitions.view.clone(), self.shared.hub.node());
+        let is_gone = |node: NodeId| node != me && !view.nodes.contains_key(&node);
+        let mut departures = Vec::new();
+        for scope in self.scopes.iter() {
+            let gone = scope.roster.iter().flat_map(|roster| roster.of_nodes(is_gone));
+            for (connection, identity) in gone {
+                let member = Member { connection, identity };
+                let event = Event::Left { member, reason: LeftReason::Disconnected, is_gone: true };
+                departures.push(Envelope::without_reply(scope.plugin.clone(), scope.address.clone(), event));
+            }
+        }
+        for departure in departures {
+            self.handle(departure);
+        }
+    }
+}

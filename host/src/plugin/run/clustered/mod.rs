@@ -1,0 +1,29 @@
+//! A plugin thread of a host that is a node of a cluster.
+//!
+//! Each thread has the partitions whose number is its own modulo the threads. An event of a partition that this node owns is
+//! handled here: the scope changes in memory at once, and the **batch** of such events is committed in Redis. What they send,
+//! and the answers to their senders, leave when the commit is answered. If it is refused, another node owns the partition:
+//! nothing of it was said, and the events are handed on. An event of another partition is **forwarded**.
+//!
+//! - `partitions`: which partitions are owned, and the way of an event
+//! - `gate`, `batch`: what a batch changes and sends, its commit, and its end
+//! - `effects`, `members`: effects on connections of all nodes
+//! - `output`: what commits have a node do
+//! - `take`, `records`: partitions that come and go
+//! - `pending`: this node's forwarded events
+//! - `node`, `questions`: news and questions of the cluster
+//! - `wire`: the bytes of all that
+
+mod batch;
+mod effects;
+mod gate;
+mod members;
+pub(crate) mod node;
+mod output;
+pub(crate) mod partitions;
+mod pending;
+mod questions;
+mod records;
+pub(crate) mod roster;
+mod take;
+mod wire;

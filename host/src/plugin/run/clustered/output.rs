@@ -1,0 +1,276 @@
+//! What a commit has a node do, and how the node does it: to its own connections.
+
+use std::sync::Arc;
+
+use super::node::Node;
+use super::pending::Owed;
+use super::wire::{WireAudience, WireOutcome, WireOutput, WireScope, close_code, outcome_of_wire};
+use crate::cluster::Partition;
+use crate::hub::{Joined, Publication, ShardCommand, WakeBatch};
+use crate::model::{CloseCode, ConnId, Identity, Payload};
+use crate::plugin::event::{AckMissing, Event, LeftReason, Member};
+use crate::plugin::load::catalogue::Plugin;
+use crate::plugin::run::job::Envelope;
+use crate::plugin::run::shared::Shared;
+use crate::policy::{Action, Verdict};
+use crate::protocol::Outgoing;
+use roundhouse_contract::ScopeAddress;
+
+/// What a commit has a node do.
+#[derive(Debug)]
+pub(super) enum Output {
+    Publish(Publication),
+    Ask {
+        connection: ConnId,
+        ask: u64,
+        outgoing: Arc<Outgoing>,
+        scope: WireScope,
+    },
+    Join {
+        connection: ConnId,
+        room: Arc<str>,
+        scope: WireScope,
+        is_told: bool,
+    },
+    Leave {
+        connection: ConnId,
+        room: Arc<str>,
+        scope: WireScope,
+    },
+    Watch {
+        connection: ConnId,
+        scope: WireScope,
+    },
+    Unwatch {
+        connection: ConnId,
+        scope: WireScope,
+    },
+    Close {
+        connection: ConnId,
+        code: CloseCode,
+        reason: String,
+    },
+    /// See [`WireOutput::Answer`].
+    Answer {
+        number: u64,
+        outcome: Option<WireOutcome>,
+    },
+}
+
+impl Output {
+    pub(super) fn to_wire(&self) -> WireOutput {
+        match self {
+            Self::Publish(Publication { to, except, outgoing, volatile, .. }) => WireOutput::Publish {
+                to: to.iter().map(WireAudience::from).collect(),
+                except: except.iter().map(WireAudience::from).collect(),
+                event: outgoing.event().into(),
+                payload: outgoing.payload().into(),
+                volatile: *volatile,
+            },
+            Self::Ask { connection, ask, outgoing, scope } => WireOutput::Ask {
+                connection: connection.to_bits(),
+                ask: *ask,
+                event: outgoing.event().into(),
+                payload: outgoing.payload().into(),
+                scope: scope.clone(),
+            },
+            Self::Join { connection, room, scope, is_told } => {
+                let (room, scope) = ((**room).into(), scope.clone());
+                WireOutput::Join { connection: connection.to_bits(), room, scope, is_told: *is_told }
+            }
+            Self::Leave { connection, room, scope } => {
+                let (room, scope) = ((**room).into(), scope.clone());
+                WireOutput::Leave { connection: connection.to_bits(), room, scope }
+            }
+            Self::Watch { connection, scope } => {
+                WireOutput::Watch { connection: connection.to_bits(), scope: scope.clone() }
+            }
+            Self::Unwatch { connection, scope } => {
+                WireOutput::Unwatch { connection: connection.to_bits(), scope: scope.clone() }
+            }
+            Self::Close { connection, code, reason } => WireOutput::Close {
+                connection: connection.to_bits(),
+                code: code.code(),
+                reason: reason.as_str().into(),
+            },
+            Self::Answer { number, outcome } => WireOutput::Answer { number: *number, outcome: outcome.clone() },
+        }
+    }
+
+    pub(super) fn of_wire(output: WireOutput) -> anyhow::Result<Self> {
+        let id = ConnId::from_bits;
+        let outgoing =
+            |event: Box<str>, payload| anyhow::Ok(Arc::new(Outgoing::new(event, Payload::try_from(payload)?)));
+        Ok(match output {
+            WireOutput::Publish { to, except, event, payload, volatile } => {
+                let to = to.into_iter().map(Into::into).collect();
+                let except = except.into_iter().map(Into::into).collect();
+                let outgoing = outgoing(event, payload)?;
+                Self::Publish(Publication { to, except, outgoing, volatile, receipt: None })
+            }
+            WireOutput::Ask { connection, ask, event, payload, scope } => {
+                Self::Ask { connection: id(connection), ask, outgoing: outgoing(event, payload)?, scope }
+            }
+            WireOutput::Join { connection, room, scope, is_told } => {
+                Self::Join { connection: id(connection), room: room.into(), scope, is_told }
+            }
+            WireOutput::Leave { connection, room, scope } => {
+                Self::Leave { connection: id(connection), room: room.into(), scope }
+            }
+            WireOutput::Watch { connection, scope } => Self::Watch { connection: id(connection), scope },
+            WireOutput::Unwatch { connection, scope } => Self::Unwatch { connection: id(connection), scope },
+            WireOutput::Close { connection, code, reason } => {
+                Self::Close { connection: id(connection), code: close_code(code), reason: reason.into() }
+            }
+            WireOutput::Answer { number, outcome } => Self::Answer { number, outcome },
+        })
+    }
+}
+
+impl Shared {
+    /// Does what a commit of a partition has this node do.
+    pub(super) fn perform_output(
+        self: &Arc<Self>,
+        node: &Node,
+        partition: Partition,
+        output: Output,
+        wakes: &WakeBatch,
+    ) {
+        match output {
+            Output::Publish(publication) => drop(self.hub.publish(publication, wakes)),
+            Output::Ask { connection, ask, outgoing, scope } => {
+                let id = node.asks.add(Owed { scope, ask, connection });
+                if self.hub.expect_ack(connection, id) {
+                    let shard = &self.hub.shards()[connection.shard()];
+                    shard.push_quietly(ShardCommand::Ask { connection, id, outgoing }, wakes);
+                } else {
+                    self.answered_ask(node, id, Err(AckMissing::Disconnected));
+                }
+            }
+            Output::Join { connection, room, scope, is_told } => {
+                self.join_here(connection, &room, &scope, is_told, wakes);
+            }
+            Output::Leave { connection, room, scope } => {
+                let identity = self.hub.identity(connection);
+                if self.hub.leave(connection, &room, wakes) && *room != *scope.key {
+                    self.tell_room_owner(&room, connection, identity, |member| Event::Left {
+                        member,
+                        reason: LeftReason::Left,
+                        is_gone: false,
+                    });
+                }
+            }
+            Output::Watch { connection, scope } => {
+                let Some((plugin, address)) = self.scope_of_wire(&scope) else { return };
+                match self.hub.watch(connection, (plugin.number, address.key.clone())) {
+                    true => self.catch_up(connection, plugin, address),
+                    false => self.tell_departure(connection, &scope, LeftReason::Disconnected),
+                }
+            }
+            Output::Unwatch { connection, scope } => {
+                if let Some((plugin, address)) = self.scope_of_wire(&scope) {
+                    self.hub.unwatch(connection, plugin.number, &address.key);
+                }
+            }
+            Output::Close { connection, code, reason } => self.hub.close(connection, code, &reason),
+            Output::Answer { number, outcome } => {
+                let Some(forwarded) = node.forwarding.done(partition, number) else { return };
+                if let Some(outcome) = outcome {
+                    self.answer(forwarded.event.name(), forwarded.reply, outcome_of_wire(outcome), wakes);
+                }
+            }
+        }
+    }
+
+    fn join_here(
+        self: &Arc<Self>,
+        connection: ConnId,
+        room: &Arc<str>,
+        scope: &WireScope,
+        is_told: bool,
+        wakes: &WakeBatch,
+    ) {
+        let identity = self.hub.identity(connection);
+        let is_own = **room == *scope.key;
+        if let (Some(policy), Some(identity)) = (&self.config.rooms, identity.as_ref().filter(|_| is_told))
+            && let Verdict::Refused(refusal) = policy.check(identity, room, Action::Join, "")
+        {
+            // The owner did not know who it is.
+            self.metrics.plugin_dropped.inc();
+            tracing::debug!(%room, %refusal, "a join is dropped by the room policy");
+            return if is_own {
+                self.tell_departure(connection, scope, LeftReason::Left)
+            };
+        }
+        match self.hub.join(connection, room, wakes) {
+            Joined::Gone => self.tell_departure(connection, scope, LeftReason::Disconnected),
+            Joined::TooMany if is_own => self.tell_departure(connection, scope, LeftReason::Left),
+            Joined::TooMany => {
+                tracing::warn!(%connection, %room, "a join came to nothing: the connection is in as many rooms as it may be");
+            }
+            Joined::Yes | Joined::Already if is_own => {
+                let Some((plugin, address)) = self.scope_of_wire(scope) else { return };
+                if let Some(identity) = identity.filter(|_| is_told) {
+                    let event = Event::Joined(Member { connection, identity });
+                    self.submit(Envelope::without_reply(plugin.clone(), address.clone(), event));
+                }
+                self.catch_up(connection, plugin, address);
+            }
+            Joined::Yes => self.tell_room_owner(room, connection, identity, Event::Joined),
+            Joined::Already => {}
+        }
+    }
+
+    /// Tells a scope that a connection is away, if it is, of which the connection becomes a member.
+    fn catch_up(&self, connection: ConnId, plugin: Arc<Plugin>, address: ScopeAddress) {
+        if !plugin.current().manifest.has_presence(&address.key) {
+            return;
+        }
+        let Some((true, n_changes)) = self.hub.presence(connection) else { return };
+        if let Some(identity) = self.hub.identity(connection) {
+            let event = Event::Presence { member: Member { connection, identity }, is_away: true, n_changes };
+            self.submit(Envelope::without_reply(plugin, address, event));
+        }
+    }
+
+    /// Tells a scope that a connection is no member, which it takes for one.
+    fn tell_departure(&self, connection: ConnId, scope: &WireScope, reason: LeftReason) {
+        let Some((plugin, address)) = self.scope_of_wire(scope) else { return };
+        // The scope knows who it was.
+        let member = Member { connection, identity: Arc::new(Identity::of_user("")) };
+        let event = Event::Left { member, reason, is_gone: reason == LeftReason::Disconnected };
+        self.submit(Envelope::without_reply(plugin, address, event));
+    }
+
+    /// Tells the scope that owns a room of a change that another scope made.
+    fn tell_room_owner(
+        &self,
+        room: &str,
+        connection: ConnId,
+        identity: Option<Arc<Identity>>,
+        event: impl FnOnce(Member) -> Event,
+    ) {
+        let Some(identity) = identity else { return };
+        let catalogue = self.catalogue.load();
+        if let Some((plugin, address)) = catalogue.owner(room) {
+            let event = event(Member { connection, identity });
+            self.submit(Envelope::without_reply(plugin.clone(), address, event));
+        }
+    }
+
+    /// A client has answered, or will not.
+    pub(crate) fn answered_ask(&self, node: &Node, id: u64, answer: Result<Payload, AckMissing>) {
+        let Some(Owed { scope, ask, connection }) = node.asks.take(id) else { return };
+        if let Some((plugin, address)) = self.scope_of_wire(&scope) {
+            let event = Event::Answered { ask, connection, answer };
+            self.submit(Envelope::without_reply(plugin, address, event));
+        }
+    }
+
+    /// The scope of these names, if its feature is loaded here.
+    pub(super) fn scope_of_wire(&self, scope: &WireScope) -> Option<(Arc<Plugin>, ScopeAddress)> {
+        let plugin = self.plugin(&scope.plugin)?;
+        let (_, address) = plugin.current().manifest.scope_of_key(&scope.key)?;
+        Some((plugin, address))
+    }
+}

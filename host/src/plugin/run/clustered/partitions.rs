@@ -1,0 +1,238 @@
+//! The partitions of a plugin thread: which of them this node owns, and the events that wait for the rest.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::batch::{Batch, InFlight};
+use super::node::Node;
+use super::wire::{WireEnvelope, WireEvent, encode};
+use crate::cluster::{EventId, Partition, View};
+use crate::model::NodeId;
+use crate::plugin::event::{Event, ReplyTo};
+use crate::plugin::run::deadlines::Due;
+use crate::plugin::run::job::Envelope;
+use crate::plugin::run::shared::unavailable;
+use crate::plugin::run::state::ThreadState;
+
+/// The most batches of a partition that wait for Redis. Further events wait themselves.
+const MAX_IN_FLIGHT: usize = 32;
+
+/// The time after which events are refused that wait for a Redis that is away, in milliseconds.
+const AWAY_MS: u64 = 1000;
+
+/// The partitions of a plugin thread.
+#[derive(Debug)]
+pub(crate) struct Partitions {
+    pub(super) node: Arc<Node>,
+    slots: HashMap<Partition, Slot>,
+    pub(super) is_up: bool,
+    pub(super) view: Arc<View>,
+    /// Whether members have come since the nodes were last compared with them, whose nodes may be gone.
+    pub(super) is_unchecked: bool,
+    /// The names of plugins, by number.
+    pub(super) names: HashMap<u32, Box<str>>,
+    /// Partitions with an open batch.
+    pub(super) open: Vec<Partition>,
+    /// Whether a deadline for events that wait is set.
+    has_deadline: bool,
+}
+
+/// A partition.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) phase: Phase,
+    /// Events that can be neither handled nor forwarded yet, each with when it came, in milliseconds of uptime.
+    pub(super) waiting: VecDeque<(u64, Envelope)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum Phase {
+    /// Another node owns it, or none.
+    #[default]
+    Foreign,
+    /// This node has asked for it.
+    Taking,
+    Owned(Box<Owned>),
+}
+
+/// A partition that this node owns.
+#[derive(Debug, Default)]
+pub(super) struct Owned {
+    pub(super) epoch: u64,
+    /// The number of the last batch.
+    pub(super) sequence: u64,
+    pub(super) batch: Batch,
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// The number of each node's last forwarded event.
+    pub(super) forwarded: HashMap<NodeId, u64>,
+    /// The forwarded events whose commit was not answered.
+    pub(super) unhandled: HashMap<EventId, Bytes>,
+    /// The batch up to which a heal stands, while it waits for its answer.
+    pub(super) healing: Option<u64>,
+    /// Records of features that are not loaded here.
+    pub(super) orphans: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Partitions {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            slots: HashMap::new(),
+            is_up: true,
+            view: Arc::default(),
+            is_unchecked: false,
+            names: HashMap::new(),
+            open: Vec::new(),
+            has_deadline: false,
+        }
+    }
+
+    pub(super) fn slot(&mut self, partition: Partition) -> &mut Slot {
+        self.slots.entry(partition).or_default()
+    }
+
+    pub(super) fn owned(&mut self, partition: Partition) -> Option<&mut Owned> {
+        match &mut self.slots.get_mut(&partition)?.phase {
+            Phase::Owned(owned) => Some(owned),
+            _ => None,
+        }
+    }
+
+    /// The partitions that are owned.
+    pub(super) fn all_owned(&self) -> Vec<Partition> {
+        let owned = self.slots.iter().filter(|(_, slot)| matches!(slot.phase, Phase::Owned(_)));
+        owned.map(|(partition, _)| *partition).collect()
+    }
+
+    /// All partitions that have been of concern.
+    pub(super) fn all(&self) -> Vec<Partition> {
+        self.slots.keys().copied().collect()
+    }
+
+    /// The open batch of a partition that is owned.
+    pub(super) fn batch(&mut self, partition: Partition) -> Option<&mut Batch> {
+        let owned = match &mut self.slots.get_mut(&partition)?.phase {
+            Phase::Owned(owned) => owned,
+            _ => return None,
+        };
+        if owned.batch.is_empty() && !self.open.contains(&partition) {
+            self.open.push(partition);
+        }
+        Some(&mut owned.batch)
+    }
+}
+
+impl ThreadState {
+    /// Finds out where an event is handled. Returns it if that is here and now; else it was forwarded, or waits.
+    pub(in crate::plugin::run) fn route(&mut self, envelope: Envelope) -> Option<Envelope> {
+        // Answers gathered from all scopes are of no scope.
+        if self.partitions.is_none() || envelope.address.key.is_empty() {
+            return Some(envelope);
+        }
+        let partition = Partition::of(&envelope.address.key);
+        let now = self.shared.clock.uptime_ms();
+        let partitions = self.partitions.as_mut()?;
+        let is_up = partitions.is_up;
+        let slot = partitions.slot(partition);
+        let is_ready = slot.waiting.is_empty() && is_up;
+        match &slot.phase {
+            Phase::Owned(owned) if is_ready && owned.is_ready() => return Some(envelope),
+            Phase::Foreign if is_ready => self.forward(partition, envelope),
+            _ => {
+                slot.waiting.push_back((now, envelope));
+                self.limit_wait();
+            }
+        }
+        None
+    }
+
+    /// Hands an event to the owner of its scope.
+    pub(super) fn forward(&mut self, partition: Partition, envelope: Envelope) {
+        let Some(node) = self.partitions.as_ref().map(|partitions| partitions.node.clone()) else { return };
+        let Envelope { plugin, address, event, reply } = envelope;
+        if matches!(reply, ReplyTo::Node { .. }) {
+            // It is in Redis, for the next owner.
+            return;
+        }
+        let Some(wire) = WireEvent::of(&event) else {
+            if matches!(event, Event::Fetched { .. }) {
+                let failure = unavailable("the scope has moved to another node: ask again".to_owned());
+                self.shared.answer(event.name(), reply, Err(failure), &self.wakes);
+            }
+            // Others are the owner's: a timer is in Redis, for the next.
+            return;
+        };
+        let bytes =
+            encode(&WireEnvelope { plugin: plugin.name.as_str().into(), scope: (*address.key).into(), event: wire });
+        node.forwarding.forward(&node.cluster, partition, bytes.into(), event, reply);
+    }
+
+    /// Handles or forwards the events that wait, as far as is possible now.
+    pub(super) fn handle_waiting(&mut self, partition: Partition) {
+        loop {
+            let Some(partitions) = &mut self.partitions else { return };
+            let is_up = partitions.is_up;
+            let slot = partitions.slot(partition);
+            let is_here = match &slot.phase {
+                Phase::Owned(owned) => owned.is_ready(),
+                Phase::Foreign => true,
+                Phase::Taking => false,
+            };
+            if !is_up || !is_here {
+                return;
+            }
+            let is_owned = matches!(slot.phase, Phase::Owned(_));
+            let Some((_, envelope)) = slot.waiting.pop_front() else { return };
+            match is_owned {
+                true => self.handle_here(envelope),
+                false => self.forward(partition, envelope),
+            }
+            self.flush_if_full(partition);
+        }
+    }
+
+    /// Sees to it that no event waits for long for a Redis that is away.
+    fn limit_wait(&mut self) {
+        let at = self.shared.clock.uptime_ms() + AWAY_MS;
+        if let Some(partitions) = &mut self.partitions
+            && !std::mem::replace(&mut partitions.has_deadline, true)
+        {
+            self.deadlines.push(at, Due::Waiting);
+        }
+    }
+
+    /// Refuses the events that have waited for too long for a Redis that is away. Those that nobody would send again wait on.
+    pub(in crate::plugin::run) fn refuse_waiting(&mut self) {
+        let now = self.shared.clock.uptime_ms();
+        let Some(partitions) = &mut self.partitions else { return };
+        partitions.has_deadline = false;
+        let (mut refused, mut is_anything_left) = (Vec::new(), false);
+        for slot in partitions.slots.values_mut() {
+            let is_over = |since: u64| !partitions.is_up && now >= since + AWAY_MS;
+            let (over, left): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut slot.waiting)
+                .into_iter()
+                .partition(|(since, envelope)| is_over(*since) && !envelope.event.is_guaranteed());
+            is_anything_left |= !left.is_empty();
+            slot.waiting = left;
+            refused.extend(over);
+        }
+        if is_anything_left {
+            self.limit_wait();
+        }
+        for (_, envelope) in refused {
+            let failure = unavailable("this host does not reach its cluster at the moment: try again soon".to_owned());
+            if !matches!(envelope.reply, ReplyTo::Node { .. }) {
+                self.shared.answer(envelope.event.name(), envelope.reply, Err(failure), &self.wakes);
+            }
+        }
+    }
+}
+
+impl Owned {
+    /// Whether an event can be handled now.
+    fn is_ready(&self) -> bool {
+        self.in_flight.len() < MAX_IN_FLIGHT && self.healing.is_none()
+    }
+}

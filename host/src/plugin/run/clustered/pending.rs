@@ -1,0 +1,108 @@
+//! The events of this node that wait for the owners of their scopes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use super::wire::WireScope;
+use crate::cluster::{Cluster, Partition};
+use crate::model::ConnId;
+use crate::plugin::event::{Event, ReplyTo};
+
+/// The forwarded events of each partition, until their owners are done with them.
+#[derive(Debug)]
+pub(crate) struct Forwarding {
+    tables: Vec<Mutex<Table>>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    last: u64,
+    waiting: BTreeMap<u64, Forwarded>,
+}
+
+/// An event that was forwarded. It keeps its place in the backlogs of its sender and its feature.
+#[derive(Debug)]
+pub(crate) struct Forwarded {
+    bytes: Bytes,
+    pub(super) event: Event,
+    pub(super) reply: ReplyTo,
+}
+
+impl Default for Forwarding {
+    fn default() -> Self {
+        Self { tables: Partition::all().map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Forwarding {
+    fn table(&self, partition: Partition) -> MutexGuard<'_, Table> {
+        self.tables[usize::from(partition.0)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forwards an event. The events of one partition arrive in the order of these calls.
+    pub(super) fn forward(&self, cluster: &Cluster, partition: Partition, bytes: Bytes, event: Event, reply: ReplyTo) {
+        // Sent while the table is locked, so that numbers are sent in their order.
+        let mut table = self.table(partition);
+        table.last += 1;
+        let number = table.last;
+        table.waiting.insert(number, Forwarded { bytes: bytes.clone(), event, reply });
+        cluster.forward(partition, number, bytes);
+    }
+
+    /// Forwards the events after this number again, which Redis has lost.
+    pub(super) fn forward_again(&self, cluster: &Cluster, partition: Partition, after: u64) {
+        let table = self.table(partition);
+        for (number, forwarded) in table.waiting.range(after + 1..) {
+            cluster.forward(partition, *number, forwarded.bytes.clone());
+        }
+    }
+
+    /// An event's owner is done with it.
+    pub(super) fn done(&self, partition: Partition, number: u64) -> Option<Forwarded> {
+        self.table(partition).waiting.remove(&number)
+    }
+
+    /// Takes all events, and begins to count anew: the node has another number.
+    pub(super) fn take_all(&self) -> Vec<Forwarded> {
+        let take = |table: &Mutex<Table>| {
+            let table = std::mem::take(&mut *table.lock().unwrap_or_else(PoisonError::into_inner));
+            table.waiting.into_values()
+        };
+        self.tables.iter().flat_map(take).collect()
+    }
+}
+
+/// The acknowledgements that clients of this node owe to scopes, by the ids that the clients got.
+#[derive(Debug, Default)]
+pub(crate) struct Asks {
+    last: AtomicU64,
+    owed: Mutex<HashMap<u64, Owed>>,
+}
+
+/// An acknowledgement that a client owes.
+#[derive(Debug, Clone)]
+pub(crate) struct Owed {
+    pub(super) scope: WireScope,
+    pub(super) ask: u64,
+    pub(super) connection: ConnId,
+}
+
+impl Asks {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Owed>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the id for the client.
+    pub(super) fn add(&self, owed: Owed) -> u64 {
+        let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        self.lock().insert(id, owed);
+        id
+    }
+
+    pub(super) fn take(&self, id: u64) -> Option<Owed> {
+        self.lock().remove(&id)
+    }
+}

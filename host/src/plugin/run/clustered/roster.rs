@@ -1,0 +1,90 @@
+//! The members of a scope in a cluster, on all nodes: who they are, and which users are in the scope's room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::hub::ConnectionSet;
+use crate::model::{ConnId, Identity, NodeId};
+use crate::plugin::run::scope::Membership;
+
+/// The members of a scope, as its owner knows them. The hub of a node knows only its own connections.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    people: HashMap<ConnId, Arc<Identity>>,
+    /// Those in the scope's room.
+    room: ConnectionSet,
+}
+
+impl Roster {
+    pub(super) fn identity(&self, connection: ConnId) -> Option<&Arc<Identity>> {
+        self.people.get(&connection)
+    }
+
+    /// The numbers of connections and distinct users in the room.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.room.n_connections(), self.room.n_users())
+    }
+
+    /// The number of a user's connections in the room.
+    pub(crate) fn n_connections_of(&self, user: &str) -> usize {
+        self.room.n_connections_of(user)
+    }
+
+    /// The connections in the room.
+    pub(super) fn in_room(&self) -> impl Iterator<Item = ConnId> {
+        self.room.members()
+    }
+
+    /// The members of nodes for which `is_meant`.
+    pub(super) fn of_nodes(&self, is_meant: impl Fn(NodeId) -> bool) -> Vec<(ConnId, Arc<Identity>)> {
+        let members = self.people.iter().filter(|(connection, _)| is_meant(connection.node()));
+        members.map(|(connection, identity)| (*connection, identity.clone())).collect()
+    }
+
+    /// Brings it up to date for a connection. `identity` is known where the connection is new.
+    pub(super) fn update(&mut self, connection: ConnId, member: Option<&Membership>, identity: Option<&Arc<Identity>>) {
+        if let Some(identity) = identity
+            && self.people.get(&connection).is_some_and(|known| known.user != identity.user)
+        {
+            // It was not known who the connection is.
+            self.remove(connection);
+        }
+        let Some(member) = member else { return self.remove(connection) };
+        let unknown = || Arc::new(Identity::of_user(""));
+        let known = self.people.entry(connection).or_insert_with(|| identity.cloned().unwrap_or_else(unknown));
+        match member.joined {
+            true => drop(self.room.insert(connection, &known.user)),
+            false => drop(self.room.remove(connection, &known.user)),
+        }
+    }
+
+    fn remove(&mut self, connection: ConnId) {
+        if let Some(identity) = self.people.remove(&connection) {
+            self.room.remove(connection, &identity.user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roster_counts_users_of_all_nodes() {
+        let mut roster = Roster::default();
+        let (ana, ben) = (Arc::new(Identity::of_user("ana")), Arc::new(Identity::of_user("ben")));
+        let of = |node: u16, slot: usize| ConnId::new(0, slot, 1).on(NodeId(node));
+        let joined = Membership { joined: true, ..Membership::default() };
+        roster.update(of(1, 1), Some(&joined), Some(&ana));
+        roster.update(of(2, 1), Some(&joined), Some(&ana));
+        roster.update(of(2, 2), Some(&joined), None);
+        assert_eq!(roster.size(), (3, 2));
+        roster.update(of(2, 2), Some(&joined), Some(&ben));
+        assert_eq!((roster.size(), roster.n_connections_of("ana"), roster.n_connections_of("ben")), ((3, 2), 2, 1));
+        assert_eq!(roster.of_nodes(|node| node == NodeId(2)).len(), 2);
+        roster.update(of(2, 1), Some(&Membership::default()), None);
+        roster.update(of(1, 1), None, None);
+        assert_eq!(roster.size(), (1, 1));
+        assert!(roster.identity(of(2, 1)).is_some(), "it is watched, or was");
+    }
+}

@@ -1,0 +1,235 @@
+//! A partition that this node takes, and one that it loses: the scopes come from Redis, and go.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::partitions::{Owned, Phase};
+use super::records::{Subject, parse};
+use super::wire::{WireAsk, WireEnvelope, WireMembership, WireState, WireTimer, decode};
+use crate::cluster::{EventId, Partition, Snapshot, View};
+use crate::ledger::{Charge, Means, Payers};
+use crate::model::{ConnId, ErrorCode, Failure, Identity};
+use crate::plugin::event::{Flow, ReplyTo};
+use crate::plugin::load::migrate::State;
+use crate::plugin::run::acks::PendingAck;
+use crate::plugin::run::clustered::node::News;
+use crate::plugin::run::deadlines::Due;
+use crate::plugin::run::job::Envelope;
+use crate::plugin::run::scope::{Membership, Timer};
+use crate::plugin::run::scopes::Place;
+use crate::plugin::run::shared::unavailable;
+use crate::plugin::run::state::ThreadState;
+
+/// The field and the value of a record.
+type Stored = (Vec<u8>, Vec<u8>);
+
+impl ThreadState {
+    /// Takes in news of the cluster.
+    pub(in crate::plugin::run) fn hear(&mut self, news: News) {
+        match news {
+            News::Taken(snapshot) => self.taken(*snapshot),
+            News::Committed { partition, epoch, sequence, answer } => {
+                self.committed(partition, epoch, sequence, answer);
+            }
+            News::Event { partition, id, event } => self.forwarded(partition, id, &event),
+            News::View(view) => self.view(view),
+            News::Reachable(is_up) => {
+                let Some(partitions) = &mut self.partitions else { return };
+                partitions.is_up = is_up;
+                let all = if is_up { partitions.all() } else { Vec::new() };
+                all.into_iter().for_each(|partition| self.handle_waiting(partition));
+            }
+            News::Reborn => self.lose_all(),
+        }
+    }
+
+    /// Takes the partitions that are to be this node's, and tells of the nodes that have gone.
+    fn view(&mut self, view: Arc<View>) {
+        let me = self.shared.hub.node();
+        let (index, n_threads) = (self.index, self.shared.inboxes.len());
+        let Some(partitions) = &mut self.partitions else { return };
+        partitions.is_unchecked |= partitions.view != view;
+        partitions.view = view;
+        for partition in Partition::all().filter(|partition| usize::from(partition.0) % n_threads == index) {
+            let is_mine = partition.owner(&partitions.view) == Some(me);
+            let slot = partitions.slot(partition);
+            if is_mine && matches!(slot.phase, Phase::Foreign) {
+                slot.phase = Phase::Taking;
+                partitions.node.cluster.take(partition);
+            }
+        }
+        self.tell_of_gone_nodes();
+    }
+
+    fn taken(&mut self, snapshot: Snapshot) {
+        let Snapshot { partition, epoch, sequence, forwarded, waiting, records } = snapshot;
+        let Some(partitions) = &mut self.partitions else { return };
+        let slot = partitions.slot(partition);
+        if !matches!(slot.phase, Phase::Taking) {
+            return;
+        }
+        let unhandled = waiting.iter().map(|(id, event)| (*id, event.clone())).collect();
+        slot.phase = Phase::Owned(Box::new(Owned { epoch, sequence, forwarded, unhandled, ..Owned::default() }));
+        partitions.is_unchecked = true;
+        self.restore_records(partition, records);
+        // The events that were forwarded came before those that wait here.
+        let now = self.shared.clock.uptime_ms();
+        let earlier: VecDeque<_> =
+            waiting.iter().filter_map(|(id, event)| Some((now, self.envelope(partition, *id, event)?))).collect();
+        let Some(partitions) = &mut self.partitions else { return };
+        let slot = partitions.slot(partition);
+        let later = mem::replace(&mut slot.waiting, earlier);
+        slot.waiting.extend(later);
+        self.count_owned();
+        self.handle_waiting(partition);
+    }
+
+    /// Takes in an event that another node forwarded.
+    fn forwarded(&mut self, partition: Partition, id: EventId, event: &Bytes) {
+        let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else { return };
+        owned.forwarded.insert(id.origin, id.number);
+        owned.unhandled.insert(id, event.clone());
+        if let Some(envelope) = self.envelope(partition, id, event) {
+            self.handle(envelope);
+            self.flush_if_full(partition);
+        }
+    }
+
+    /// The forwarded event of these bytes. One that cannot be handled here is answered.
+    fn envelope(&mut self, partition: Partition, id: EventId, event: &[u8]) -> Option<Envelope> {
+        let failure = match decode::<WireEnvelope>(event) {
+            Ok(WireEnvelope { plugin: name, scope, event }) => match (self.shared.plugin(&name), event.into_event()) {
+                (Some(plugin), Ok(event)) => match plugin.current().manifest.scope_of_key(&scope) {
+                    Some((_, address)) => {
+                        let reply = ReplyTo::Node { id, is_committed: false };
+                        return Some(Envelope { plugin, address, event, reply });
+                    }
+                    None => unavailable(format!("the feature {name} has no scope {scope} on the node that owns it")),
+                },
+                (None, _) => unavailable(format!("the feature {name} does not run on the node that owns {scope}")),
+                (_, Err(error)) => Failure::new(ErrorCode::Internal, error.to_string()),
+            },
+            Err(error) => Failure::new(ErrorCode::Internal, error.to_string()),
+        };
+        tracing::warn!(partition = partition.0, origin = id.origin.0, %failure, "a forwarded event is refused");
+        self.refuse_forwarded(partition, id, &failure);
+        None
+    }
+
+    /// Fills the scopes of a partition with its records.
+    pub(super) fn restore_records(&mut self, partition: Partition, records: Vec<Stored>) {
+        let mut orphans = Vec::new();
+        for (field, value) in records {
+            match self.place_of(&field) {
+                Some(place) => {
+                    if let Err(error) = self.restore_record(place, &field, &value) {
+                        tracing::error!(partition = partition.0, %error, "a record of the cluster is dropped");
+                    }
+                }
+                None => orphans.push((field, value)),
+            }
+        }
+        if let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) {
+            owned.orphans.extend(orphans);
+        }
+    }
+
+    /// Fills scopes with the records of a plugin that is loaded now.
+    pub(in crate::plugin::run) fn adopt_orphans(&mut self) {
+        let Some(partitions) = &mut self.partitions else { return };
+        for partition in partitions.all_owned() {
+            let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else {
+                continue;
+            };
+            let orphans = mem::take(&mut owned.orphans);
+            self.restore_records(partition, orphans);
+        }
+    }
+
+    /// The scope of a record, which is made if it is not in memory.
+    fn place_of(&mut self, field: &[u8]) -> Option<Place> {
+        let (plugin, scope, _) = parse(field)?;
+        let plugin = self.shared.plugin(plugin)?;
+        if let Some(place) = self.scopes.find(plugin.number, scope) {
+            return Some(place);
+        }
+        let (_, address) = plugin.current().manifest.scope_of_key(scope)?;
+        self.make_scope(&plugin, &address, None).ok()
+    }
+
+    fn restore_record(&mut self, place: Place, field: &[u8], value: &[u8]) -> anyhow::Result<()> {
+        let (now_ms, uptime) = (self.shared.clock.now_ms(), self.shared.clock.uptime_ms());
+        let scope = &mut self.scopes[place];
+        let (number, key) = (scope.plugin.number, scope.address.key.clone());
+        match parse(field) {
+            Some((_, _, Subject::State)) => {
+                let WireState { state, before, sequence } = decode(value)?;
+                let of = |(version, bytes): (u32, super::wire::Blob)| State { version, bytes: bytes.0 };
+                (scope.state, scope.previous_schema_state) = (state.map(of), before.map(of));
+                scope.sequence = sequence;
+            }
+            Some((_, _, Subject::Member(connection))) => {
+                let WireMembership { joined, watched, came, is_away, n_changes, identity } = decode(value)?;
+                let member = Membership { joined, watched, came, is_away, n_changes };
+                let identity: Arc<Identity> = identity.into();
+                scope.members.insert(connection, member);
+                scope.roster.get_or_insert_default().update(connection, Some(&member), Some(&identity));
+            }
+            Some((_, _, Subject::Timer(name))) => {
+                let WireTimer { due_ms, after_ms, payload } = decode(value)?;
+                let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&key));
+                let (principal, plugin) = (scope.owner.principal().cloned(), Some(scope.plugin.account.clone()));
+                let payers = Payers { principal, plugin, scope: Some(account.clone()), is_lenient: true };
+                // As after a restart: the clocks of two nodes may differ, so a timer is due after its whole time at the latest.
+                let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
+                let due = Due::Timer { plugin: number, scope: key, name: name.into() };
+                let deadline = self.deadlines.push(uptime + left_ms, due);
+                let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
+                let timer = Timer { deadline, due_ms: due_ms.min(now_ms + left_ms), after_ms, payload, charge };
+                scope.timers.insert(name.into(), timer);
+            }
+            Some((_, _, Subject::Ask(ask))) => {
+                let WireAsk { connection, tag, due_ms } = decode(value)?;
+                let deadline = self.deadlines.push(uptime + due_ms.saturating_sub(now_ms), Due::Acknowledgement(ask));
+                let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
+                let (connection, flow) = (ConnId::from_bits(connection), Flow::Scope(key));
+                let owed =
+                    PendingAck { plugin, address, connection, tag, deadline, due_ms, flow, _charge: Charge::default() };
+                self.acks.expect_ack(ask, owed);
+            }
+            None => anyhow::bail!("another version of the host wrote a record"),
+        }
+        Ok(())
+    }
+
+    /// Drops the scopes of a partition. Returns the events that wait in them.
+    pub(super) fn drop_partition(&mut self, partition: Partition) -> Vec<Envelope> {
+        let is_of = |key: &str| Partition::of(key) == partition;
+        for (_, owed) in self.acks.take_where(|owed| is_of(&owed.address.key)) {
+            self.deadlines.cancel(owed.deadline);
+        }
+        let mut left = Vec::new();
+        for mut scope in self.scopes.take_where(|scope| is_of(&scope.address.key)) {
+            self.deadlines.cancel(scope.idle_check);
+            scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
+            let deferred = scope.take_deferred().into_iter();
+            left.extend(deferred.map(|deferred| Envelope {
+                plugin: scope.plugin.clone(),
+                address: scope.address.clone(),
+                event: deferred.event,
+                reply: deferred.reply,
+            }));
+            left.extend(scope.loading.take().into_iter().flatten());
+        }
+        left
+    }
+
+    pub(super) fn count_owned(&self) {
+        if let Some(partitions) = &self.partitions {
+            partitions.node.count_owned(self.index, partitions.all_owned().len());
+        }
+    }
+}
