@@ -71,7 +71,7 @@ impl Server {
         let Budgets { user, service } = config.budgets;
         let ledger = Ledger::new(user, service, clock.clone(), metrics.clone());
         let hub = Arc::new(Hub::new(ports, config.rooms_per_connection, ledger));
-        let (cluster, joining) = join_cluster(&config, &hub, &metrics)?.unzip();
+        let (cluster, joining) = connect_cluster(&config, &metrics)?.unzip();
         let (plugins, store) = (config.plugins.clone(), Some(&config.store));
         let runtime = Runtime::start(plugins, store, cluster.clone(), hub.clone(), clock.clone(), metrics.clone())?;
         let (shutdown, admission) = (config.shutdown, Arc::<Admission>::default());
@@ -89,7 +89,6 @@ impl Server {
             shared.auth.blocks().clone(),
             metrics.clone(),
             clock.clone(),
-            cluster.clone(),
         ));
         if let Some(store) = runtime.store() {
             api_service.remember_calls(store)?;
@@ -97,7 +96,8 @@ impl Server {
         }
         let (stop_api, stopped) = watch::channel(false);
         let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
-        let cluster = cluster.zip(joining).map(|(cluster, joining)| Membership::begin(cluster, joining, &runtime));
+        let cluster =
+            cluster.zip(joining).map(|(cluster, joining)| Membership::begin(cluster, joining, &runtime, &hub));
         let cluster = cluster.transpose()?;
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let has_tls = (client_tls.is_some(), api_tls.is_some());
@@ -172,9 +172,9 @@ struct Membership {
 }
 
 impl Membership {
-    fn begin(cluster: Arc<Cluster>, joining: Joining, runtime: &Runtime) -> anyhow::Result<Self> {
+    fn begin(cluster: Arc<Cluster>, joining: Joining, runtime: &Runtime, hub: &Hub) -> anyhow::Result<Self> {
         let listener = runtime.cluster_listener().context("the plugin threads know of no cluster")?;
-        let thread = joining.listen(listener).context("cannot start the cluster's thread")?;
+        let thread = joining.listen(|me| hub.set_node(me), listener).context("cannot join the cluster")?;
         Ok(Self { cluster, thread })
     }
 
@@ -188,12 +188,10 @@ impl Membership {
     }
 }
 
-/// Joins the cluster, if the configuration names one.
-fn join_cluster(config: &Config, hub: &Hub, metrics: &Metrics) -> anyhow::Result<Option<(Arc<Cluster>, Joining)>> {
+/// Connects to the cluster, if the configuration names one. The host joins it when its plugins are loaded.
+fn connect_cluster(config: &Config, metrics: &Metrics) -> anyhow::Result<Option<(Arc<Cluster>, Joining)>> {
     let Some(cluster) = config.cluster.clone() else { return Ok(None) };
-    let (cluster, joining) = Cluster::join(cluster, ClusterMetrics::register(metrics)?)?;
-    hub.set_node(cluster.me());
-    Ok(Some((cluster, joining)))
+    Cluster::join(cluster, ClusterMetrics::register(metrics)?).map(Some)
 }
 
 fn bind(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {

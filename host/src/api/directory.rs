@@ -12,7 +12,7 @@ use super::route::OperatorCall;
 use super::schema::ConnectionId;
 use super::state::{Api, wait_while};
 use crate::hub::{ConnectionInfo, Page, USER_ROOM_PREFIX};
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure, is_valid_id, is_valid_room};
+use crate::model::{ConnId, ErrorCode, Failure, is_valid_id, is_valid_room};
 use crate::net::response::{Answer, json};
 
 /// Connections in one answer: at most, and by default.
@@ -158,24 +158,27 @@ impl<'a, T> PageQuery<'a, T> {
 impl Api {
     pub(super) async fn connections(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let PageQuery { user, after, limit } = PageQuery::read(call.query, true)?;
-        let Page { connections, next } = self.hub.page_of_connections(user.as_deref(), after, limit);
+        let Page { connections, next } = self.runtime.page_of_connections(user.as_deref(), after, limit).await?;
         let connections = connections.iter().map(Connection::of).collect();
         Ok(json(StatusCode::OK, &Connections { connections, next: next.map(|id| id.to_string()) }))
     }
 
     pub(super) async fn connection(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let id = call.name()?;
-        let found = connection_id(&id).and_then(|id| self.hub.connection(id));
+        let known = connection_id(&id).ok_or_else(|| no_connection(&id))?;
+        let found = self.runtime.connection(known).await?;
         Ok(json(StatusCode::OK, &Connection::of(&found.ok_or_else(|| no_connection(&id))?)))
     }
 
     pub(super) async fn user(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let user = &*call.name()?;
         let PageQuery { after, limit, .. } = PageQuery::read(call.query, false)?;
-        let all = self.hub.connections_of(user);
-        let all: Vec<ConnectionInfo> = all.into_iter().filter_map(|id| self.hub.connection(id)).collect();
+        let all = self.runtime.connections_of(user).await?;
         let Some(first) = all.iter().min_by_key(|connection| connection.since_ms) else { return Err(no_user(user)) };
-        let Page { connections, next } = self.hub.page_of_connections(Some(user), after, limit);
+        // They are in the order of their ids.
+        let mut rest = all.iter().filter(|connection| after.is_none_or(|after| connection.id > after));
+        let connections: Vec<&ConnectionInfo> = rest.by_ref().take(limit).collect();
+        let next = rest.next().and(connections.last()).map(|connection| connection.id);
         let mut rooms: BTreeSet<&str> =
             all.iter().flat_map(|connection| &connection.rooms).map(|room| &**room).collect();
         let own = format!("{USER_ROOM_PREFIX}{user}");
@@ -186,7 +189,7 @@ impl Api {
             roles: first.identity.roles.clone(),
             since: first.since_ms,
             connection_count: all.len(),
-            connections: connections.iter().map(Connection::of).collect(),
+            connections: connections.into_iter().map(Connection::of).collect(),
             next: next.map(|id| id.to_string()),
             room_count: rooms.len(),
             rooms: rooms.into_iter().take(MAX_ROOMS).map(str::to_owned).collect(),
@@ -197,7 +200,7 @@ impl Api {
     pub(super) async fn room(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let room = &*call.name()?;
         let PageQuery { after, limit, .. } = PageQuery::read(call.query, false)?;
-        let found = if is_valid_room(room) { self.hub.page_of_room(room, after, limit) } else { None };
+        let found = if is_valid_room(room) { self.runtime.page_of_room(room, after, limit).await? } else { None };
         let found = found.ok_or_else(|| {
             let message = format!("nobody is in the room {room:?}");
             Failure::new(ErrorCode::NotFound, message)
@@ -214,30 +217,31 @@ impl Api {
 
     pub(super) async fn close_connection(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let id = &*call.name()?;
-        let found = connection_id(id).filter(|id| self.hub.identity(*id).is_some());
-        let found = found.ok_or_else(|| no_connection(id))?;
+        let found = connection_id(id).ok_or_else(|| no_connection(id))?;
         tracing::info!(connection = %found, key = call.caller.name, "asked to disconnect a connection");
-        Ok(self.close(&[found]).await)
+        if !self.runtime.close_connection(found, REASON).await? {
+            return Err(no_connection(id));
+        }
+        self.wait_while_open(&[found]).await;
+        Ok(json(StatusCode::OK, &Disconnected { disconnected: 1 }))
     }
 
     pub(super) async fn close_user(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let user = &*call.name()?;
-        let connections = self.hub.connections_of(user);
-        if connections.is_empty() {
+        let here = self.hub.connections_of(user);
+        let disconnected = self.runtime.close_user(user, REASON).await?;
+        if disconnected == 0 {
             return Err(no_user(user));
         }
-        tracing::info!(user, key = call.caller.name, connections = connections.len(), "asked to disconnect a user");
-        Ok(self.close(&connections).await)
+        tracing::info!(user, key = call.caller.name, connections = disconnected, "asked to disconnect a user");
+        self.wait_while_open(&here).await;
+        Ok(json(StatusCode::OK, &Disconnected { disconnected }))
     }
 
-    async fn close(&self, connections: &[ConnId]) -> Answer {
-        for id in connections {
-            self.hub.close(*id, CloseCode::Disconnected, REASON);
-        }
-        // Waits for the shards, so that a caller that lists connections after the answer sees none of the closed ones,
-        // unless a shard is overloaded.
+    /// Waits for the shards of this host, so that a caller that lists connections after the answer sees none of the closed
+    /// ones, unless a shard is overloaded.
+    async fn wait_while_open(&self, connections: &[ConnId]) {
         wait_while(|| connections.iter().any(|id| self.hub.identity(*id).is_some())).await;
-        json(StatusCode::OK, &Disconnected { disconnected: connections.len() })
     }
 }
 

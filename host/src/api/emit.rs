@@ -16,7 +16,7 @@ use super::keys::Caller;
 use super::route::ServiceCall;
 use super::schema::{self, EventName, MAX_EVENT_CHARS};
 use super::state::{Api, wait_while};
-use crate::hub::{Audience, Publication, WakeBatch};
+use crate::hub::{Audience, Publication};
 use crate::model::{ErrorCode, Failure, Payload};
 use crate::protocol::{Outgoing, RESERVED_EVENTS};
 
@@ -60,13 +60,12 @@ impl Api {
     pub(super) async fn emit(&self, call: ServiceCall<'_>) -> Result<Reply, Failure> {
         let ServiceCall { caller, header_key, body, .. } = call;
         self.wait_for_space().await?;
-        // There is no await below, so that two calls with one key cannot interleave.
         if body.trim_ascii_start().first() != Some(&b'[') {
             let mut emit = parse::<Object<Emit<'_>>>(&body)?.0;
             emit.idempotency_key = single_key(header_key, emit.idempotency_key)?;
             let emit = Self::check(caller, emit)?;
             self.check_key(caller, emit.key.as_ref())?;
-            return self.do_once(caller, emit.key.clone(), || Ok(self.send(emit)));
+            return self.do_once(caller, emit.key.clone(), async || self.send(emit).await).await;
         }
         let emits: Vec<Object<Emit<'_>>> = parse(&body)?;
         if emits.len() > MAX_EMITS {
@@ -84,16 +83,17 @@ impl Api {
                 format!("[{index}]: idempotencyKey {key:?} is that of the whole call, by its header: choose another");
             return Err(Failure::new(ErrorCode::Conflict, message));
         }
-        self.do_once(caller, key, || {
+        self.do_once(caller, key, async || {
             let mut answers = String::from("[");
             for (index, emit) in emits.into_iter().enumerate() {
-                let reply = self.do_once(caller, emit.key.clone(), || Ok(self.send(emit)))?;
+                let reply = self.do_once(caller, emit.key.clone(), async || self.send(emit).await).await?;
                 answers.push_str(if index == 0 { "" } else { "," });
                 answers.push_str(&String::from_utf8_lossy(&reply.body));
             }
             answers.push(']');
             Ok(Reply { status: StatusCode::OK, body: answers.into() })
         })
+        .await
     }
 
     /// Checks all emits of a call before the first is sent.
@@ -146,32 +146,31 @@ impl Api {
     }
 
     /// Does `work`, whose input is checked, unless a call with this key did it before.
-    fn do_once(
+    async fn do_once(
         &self,
         caller: Caller<'_>,
         key: Option<IdempotencyKey>,
-        work: impl FnOnce() -> Result<Reply, Failure>,
+        work: impl AsyncFnOnce() -> Result<Reply, Failure>,
     ) -> Result<Reply, Failure> {
-        let Some(key) = key else { return work() };
-        match self.idempotency.begin(caller.name, &key)? {
-            Lookup::New(in_flight) => {
-                let reply = work()?;
-                in_flight.finish(&reply);
-                Ok(reply)
+        let Some(key) = key else { return work().await };
+        loop {
+            match self.idempotency.begin(caller.name, &key)? {
+                Lookup::New(in_flight) => {
+                    let reply = work().await?;
+                    in_flight.finish(&reply);
+                    return Ok(reply);
+                }
+                Lookup::Answered(reply) => return Ok(reply),
+                // The channel carries no value: it ends when the first call does.
+                Lookup::Running(mut ended) => while ended.changed().await.is_ok() {},
             }
-            Lookup::Answered(reply) => Ok(reply),
-            Lookup::Running(_) => Err(conflict(&key.text)),
         }
     }
 
-    fn send(&self, emit: ValidEmit) -> Reply {
+    async fn send(&self, emit: ValidEmit) -> Result<Reply, Failure> {
         let ValidEmit { to, except, outgoing, .. } = emit;
-        let recipients = self.hub.count_recipients(&to, &except);
-        if recipients.connections > 0 {
-            let publication = Publication { to, except, outgoing, volatile: false, receipt: None };
-            self.hub.publish(publication, &WakeBatch::default());
-        }
-        Reply::of(&Delivered { delivered: recipients.connections })
+        let publication = Publication { to, except, outgoing, volatile: false, receipt: None };
+        Ok(Reply::of(&Delivered { delivered: self.runtime.emit(publication).await? }))
     }
 }
 

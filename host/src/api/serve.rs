@@ -21,7 +21,6 @@ use super::openapi;
 use super::route::{Handler, OperatorCall, Parameters, Query, Route, RouteMatch, ServiceCall, find};
 use super::state::Api;
 use crate::auth::Blocks;
-use crate::cluster::Cluster;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::model::{Clock, ErrorCode, Failure, LogLimit};
@@ -44,8 +43,8 @@ impl Api {
         blocks: Blocks,
         metrics: Metrics,
         clock: Clock,
-        cluster: Option<Arc<Cluster>>,
     ) -> Self {
+        let cluster = runtime.cluster();
         let idempotency = Idempotency::new(clock.clone(), metrics.idempotency_forgotten.clone());
         let description = openapi::document().to_string().into();
         // A growing buffer may have twice the capacity of its content.

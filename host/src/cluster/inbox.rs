@@ -85,7 +85,7 @@ impl Outputs {
     }
 
     /// The streams that can be trimmed, each with the last message to remove.
-    pub(super) fn to_trim(&mut self) -> Vec<(Partition, MessageId)> {
+    pub(super) fn take_grown(&mut self) -> Vec<(Partition, MessageId)> {
         let grown = self.streams.iter_mut().filter(|(_, stream)| stream.last > stream.trimmed);
         let grown = grown.map(|(partition, stream)| {
             stream.trimmed = stream.last;
@@ -120,8 +120,9 @@ impl Forwarded {
         self.read(BTreeMap::new())
     }
 
-    /// Takes an event in. Returns it if it is the next, and whether earlier ones have to be read.
-    pub(super) fn receive(&mut self, id: EventId, event: Bytes) -> (Option<Bytes>, bool) {
+    /// Takes an event in. Returns it if it is the next, and whether earlier ones have to be read. `before` is the number of
+    /// the event before it that its origin has no answer to.
+    pub(super) fn receive(&mut self, id: EventId, before: u64, event: Bytes) -> (Option<Bytes>, bool) {
         if let Some(stashed) = &mut self.stashed {
             stashed.push((id, event));
             return (None, false);
@@ -130,7 +131,7 @@ impl Forwarded {
         if id.number <= *last {
             return (None, false);
         }
-        if id.number > *last + 1 {
+        if before > *last {
             self.stashed = Some(vec![(id, event)]);
             return (None, true);
         }
@@ -177,8 +178,8 @@ mod tests {
         let read = vec![(id(2), message("b")), (id(3), message("c")), (id(5), message("d"))];
         assert_eq!(outputs.read(p, read), ["b", "c", "d", "e"].map(message));
         assert_eq!(outputs.receive(p, id(9), id(6), message("f")), Arrival::Next(message("f")));
-        assert_eq!(outputs.to_trim(), [(p, id(9))]);
-        assert_eq!(outputs.to_trim(), []);
+        assert_eq!(outputs.take_grown(), [(p, id(9))]);
+        assert_eq!(outputs.take_grown(), []);
     }
 
     #[test]
@@ -186,12 +187,12 @@ mod tests {
         let mut forwarded = Forwarded::taking();
         let of = |number| EventId { origin: NodeId(3), number };
         let event = |text: &'static str| Bytes::from_static(text.as_bytes());
-        assert_eq!(forwarded.receive(of(4), event("x")), (None, false));
-        assert_eq!(forwarded.receive(of(5), event("a")), (None, false));
+        assert_eq!(forwarded.receive(of(4), 3, event("x")), (None, false));
+        assert_eq!(forwarded.receive(of(5), 4, event("a")), (None, false));
         assert_eq!(forwarded.taken(&HashMap::from([(NodeId(3), 4)])), [(of(5), event("a"))]);
-        assert_eq!(forwarded.receive(of(6), event("b")), (Some(event("b")), false));
-        assert_eq!(forwarded.receive(of(6), event("b")), (None, false));
-        assert_eq!(forwarded.receive(of(8), event("d")), (None, true));
+        assert_eq!(forwarded.receive(of(6), 0, event("b")), (Some(event("b")), false));
+        assert_eq!(forwarded.receive(of(6), 0, event("b")), (None, false));
+        assert_eq!(forwarded.receive(of(8), 7, event("d")), (None, true));
         let read = forwarded.read(BTreeMap::from([(of(7), event("c")), (of(8), event("d"))]));
         assert_eq!(read, [(of(7), event("c")), (of(8), event("d"))]);
     }

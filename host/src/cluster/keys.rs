@@ -34,9 +34,14 @@ impl Keys {
         format!("{}number", self.prefix)
     }
 
-    /// The hash of a partition: epoch, sequence, records, and the events that wait.
+    /// The hash of a partition: epoch, owner, sequence and records.
     pub(super) fn partition(&self, partition: Partition) -> String {
         format!("{}{{{}}}:scopes", self.prefix, partition.0)
+    }
+
+    /// The hash of the events that nodes forwarded to a partition, until they are handled.
+    pub(super) fn waiting(&self, partition: Partition) -> String {
+        format!("{}{{{}}}:events", self.prefix, partition.0)
     }
 
     /// The stream of what a partition has for a node.

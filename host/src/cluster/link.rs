@@ -28,9 +28,9 @@ use super::ops::{self, Commit, Committed, EventId, Heal, MessageId};
 use super::partition::Partition;
 use super::peers::Peers;
 use super::scripts::{self, call};
-use super::{AWAY_AFTER, ClusterConfig, Listener, Status};
+use super::{AWAY_AFTER, ClusterConfig, Listener, Responder, Status};
 use crate::metrics::ClusterMetrics;
-use crate::model::NodeId;
+use crate::model::{NodeId, spawn_essential};
 
 /// The most commands of one pipeline, and the most pipelines that wait for answers.
 const PIPELINE: usize = 256;
@@ -40,18 +40,47 @@ const IN_FLIGHT: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause before an event for a partition without an owner is forwarded again.
-const RETRY: Duration = Duration::from_millis(50);
+/// How long the nodes have to put back what they know, after Redis has lost everything, before partitions are taken.
+const SETTLE_MS: u64 = 2000;
+
+/// After which time what partitions have of a node that has gone is removed.
+const FORGET_AFTER_MS: u64 = 10_000;
 
 /// What other threads ask of the link.
 #[derive(Debug)]
 pub(super) enum Command {
+    /// By the node of this number, which this one may not be any more.
+    Lasting(NodeId, Lasting),
+    Ask {
+        id: u64,
+        nodes: Vec<NodeId>,
+        request: Bytes,
+    },
+    Answer {
+        id: u64,
+        node: NodeId,
+        answer: Bytes,
+    },
+    Run(Task),
+    Leave,
+}
+
+/// A command that is asked again until it is answered.
+#[derive(Debug)]
+pub(super) enum Lasting {
     Take(Partition),
     Commit(Box<Commit>),
     Heal(Box<Heal>),
-    Forward { partition: Partition, number: u64, event: Bytes },
-    Ask { id: u64, nodes: Vec<NodeId>, request: Bytes },
-    Leave,
+    Forward { partition: Partition, number: u64, before: u64, event: Bytes },
+}
+
+/// A task that another thread wants run.
+pub(super) struct Task(pub(super) BoxFuture<'static, ()>);
+
+impl std::fmt::Debug for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Task")
+    }
 }
 
 /// A command to Redis whose answer is awaited.
@@ -91,11 +120,14 @@ pub(super) struct Link {
     keys: Keys,
     redis: MultiplexedConnection,
     pushes: mpsc::UnboundedReceiver<PushInfo>,
+    commands: mpsc::UnboundedSender<Command>,
     queue: mpsc::UnboundedReceiver<Command>,
     status: Arc<Status>,
     peers: Arc<Peers>,
     metrics: ClusterMetrics,
     me: NodeId,
+    /// The node's name with a random text, as it was registered.
+    registered: String,
     /// See [`Keys::run`].
     run: Vec<u8>,
     observer: Observer,
@@ -103,11 +135,18 @@ pub(super) struct Link {
     /// Commands to send.
     outgoing: VecDeque<(Op, Cmd)>,
     /// Those that are asked again until they are answered, in order.
-    lasting: VecDeque<Command>,
+    lasting: VecDeque<Lasting>,
     owned: HashMap<Partition, Owned>,
     outputs: Outputs,
-    /// Events for partitions that have no owner yet.
-    parked: HashMap<Partition, BTreeMap<u64, Bytes>>,
+    /// The highest epoch that this node has seen.
+    epoch: u64,
+    /// Until when no news of nodes is told, because Redis has lost the cluster's data and the others have to put theirs back.
+    settles_at: u64,
+    /// Nodes that have gone, each with when that was noticed.
+    gone: HashMap<NodeId, u64>,
+    /// Whether a beat is due before its time.
+    is_beat_due: bool,
+    is_leaving: bool,
     listener: Option<Arc<dyn Listener>>,
 }
 
@@ -118,74 +157,104 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    /// Connects, and registers this node.
+    /// Connects.
     ///
     /// # Errors
     /// Where Redis cannot be reached or refuses.
     pub(super) fn connect(
         config: ClusterConfig,
-        queue: mpsc::UnboundedReceiver<Command>,
+        (commands, queue): (mpsc::UnboundedSender<Command>, mpsc::UnboundedReceiver<Command>),
         status: Arc<Status>,
         peers: Arc<Peers>,
         metrics: ClusterMetrics,
     ) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let keys = Keys::new(&config.name);
-        let connected = async {
-            let (mut redis, pushes) = connect(&config).await?;
-            let (me, run) = register(&mut redis, &keys, &config.node).await?;
-            subscribe(&mut redis, &keys, me).await?;
-            anyhow::Ok((redis, pushes, me, run))
-        };
-        let (redis, pushes, me, run) = runtime
-            .block_on(connected)
+        let (redis, pushes) = runtime
+            .block_on(connect(&config))
             .with_context(|| format!("cannot join the cluster {}: cluster.redis is {}", config.name, config.redis))?;
-        status.me.store(me.0, Ordering::Release);
-        status.is_up.store(true, Ordering::Release);
         Ok(Self {
             runtime: Some(runtime),
             config,
             keys,
             redis,
             pushes,
+            commands,
             queue,
             status,
             peers,
             metrics,
-            me,
-            run,
+            me: NodeId::default(),
+            registered: String::new(),
+            run: Vec::new(),
             observer: Observer::default(),
             started: Instant::now(),
             outgoing: VecDeque::new(),
             lasting: VecDeque::new(),
             owned: HashMap::new(),
             outputs: Outputs::default(),
-            parked: HashMap::new(),
+            epoch: 0,
+            settles_at: 0,
+            gone: HashMap::new(),
+            is_beat_due: false,
+            is_leaving: false,
             listener: None,
         })
     }
 
-    /// Starts the thread.
+    /// Registers this node, and starts the thread.
     ///
     /// # Errors
-    /// Where it cannot be started.
-    pub(super) fn start(mut self, listener: Arc<dyn Listener>) -> anyhow::Result<JoinHandle<()>> {
+    /// Where Redis refuses, or the thread cannot be started.
+    pub(super) fn start(
+        mut self,
+        joined: impl FnOnce(NodeId),
+        listener: Arc<dyn Listener>,
+    ) -> anyhow::Result<JoinHandle<()>> {
         self.listener = Some(listener);
         let runtime = self.runtime.take().context("the link is started once")?;
+        runtime.block_on(async {
+            // The connection may have broken while the plugins were loaded.
+            (self.redis, self.pushes) = connect(&self.config).await?;
+            self.register().await?;
+            subscribe(&mut self.redis, &self.keys, self.me).await
+        })?;
+        joined(self.me);
+        self.status.is_up.store(true, Ordering::Release);
         let thread = thread::Builder::new().name("cluster".to_owned());
-        Ok(thread.spawn(move || runtime.block_on(self.serve()))?)
+        Ok(spawn_essential(thread, move || runtime.block_on(self.serve()))?)
+    }
+
+    async fn register(&mut self) -> anyhow::Result<()> {
+        let (keys, name) = (&self.keys, &self.config.node);
+        self.registered = format!("{name}\0{}", random_text());
+        let mut cmd = call(&scripts::REGISTER, &[keys.nodes(), keys.beats(), keys.run(), keys.number()]);
+        let begin = u16::from_le_bytes([random_bytes()[0], random_bytes()[1]]);
+        cmd.arg(&self.registered).arg(random_text()).arg(begin).arg(keys.news());
+        let answer = self.redis.send_packed_command(&cmd).await?;
+        let [number, run] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
+        (self.me, self.run) = (NodeId(u16::try_from(ops::number(number)?)?), ops::bytes(run)?.to_vec());
+        self.status.me.store(self.me.0, Ordering::Release);
+        Ok(())
     }
 
     async fn serve(mut self) {
+        let mut pause = FIRST_PAUSE;
         loop {
+            let begun = Instant::now();
             match self.serve_connection().await {
                 Ok(()) => return,
+                Err(error) if self.is_leaving => {
+                    return tracing::warn!(%error, "Redis is away: the others notice by themselves that this node left");
+                }
                 Err(error) => tracing::warn!(%error, redis = %self.config.redis, "Redis is away: connecting again"),
             }
             self.status.is_up.store(false, Ordering::Release);
             self.metrics.redis_up.set(0);
             self.tell(|listener| listener.reachable(false));
-            if !self.reconnect().await {
+            // What Redis refuses again and again must not keep both busy.
+            pause = if begun.elapsed() < LONGEST_PAUSE { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
+            if !self.reconnect(pause).await {
                 return;
             }
             self.status.is_up.store(true, Ordering::Release);
@@ -195,9 +264,12 @@ impl Link {
     }
 
     /// Connects again, and asks again what was not answered. Returns false if the host ends meanwhile.
-    async fn reconnect(&mut self) -> bool {
-        let mut pause = FIRST_PAUSE;
+    async fn reconnect(&mut self, mut pause: Duration) -> bool {
         loop {
+            if !self.wait_accepting(pause).await {
+                return false;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
             let attempt = async {
                 let (mut redis, pushes) = connect(&self.config).await?;
                 subscribe(&mut redis, &self.keys, self.me).await?;
@@ -210,42 +282,50 @@ impl Link {
                 }
                 Err(error) => tracing::debug!(%error, "Redis is still away"),
             }
-            let resume = tokio::time::Instant::now() + pause;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-            while let Ok(Some(command)) = tokio::time::timeout_at(resume, self.queue.recv()).await {
-                if matches!(command, Command::Leave) {
-                    return false;
-                }
-                self.accept(command);
-            }
-            if self.queue.is_closed() {
-                return false;
-            }
         }
         self.observer.forgive(self.now());
         self.outgoing.clear();
         // The beat comes first: it says whether Redis has lost everything, or the others gave this node up.
         self.beat();
+        // What the nodes wait for is asked for last, so that this node's own commits come before those that followed.
         for partition in Partition::all() {
-            self.read_outputs(partition);
+            self.outputs.begin_reading(partition);
         }
-        let owned: Vec<_> = self.owned.keys().copied().collect();
-        owned.into_iter().for_each(|partition| self.check(partition));
+        // All that is not answered is forwarded again, in its order.
+        self.lasting.retain(|command| !matches!(command, Lasting::Forward { .. }));
         for at in 0..self.lasting.len() {
             let cmd = self.cmd_of(&self.lasting[at]);
             self.outgoing.push_back((Op::Lasting, cmd));
         }
+        let owned: Vec<_> = self.owned.keys().copied().collect();
+        owned.into_iter().for_each(|partition| self.check(partition));
+        Partition::all().for_each(|partition| self.read_outputs(partition));
+        Partition::all().for_each(|partition| self.tell(|listener| listener.missing(partition, 0)));
         true
+    }
+
+    /// Takes commands in for a time. Returns false if the host ends meanwhile.
+    async fn wait_accepting(&mut self, time: Duration) -> bool {
+        let until = tokio::time::Instant::now() + time;
+        loop {
+            match tokio::time::timeout_at(until, self.queue.recv()).await {
+                Ok(None | Some(Command::Leave)) => return false,
+                Ok(Some(command)) => self.accept(command),
+                Err(_) => return true,
+            }
+        }
     }
 
     /// Serves until the connection ends with an error, or the node has left.
     async fn serve_connection(&mut self) -> anyhow::Result<()> {
         self.metrics.redis_up.set(1);
         let mut in_flight: FuturesOrdered<BoxFuture<'static, Sent>> = FuturesOrdered::new();
-        let (mut beat, mut look, mut retry) =
-            (ticks(Duration::from_millis(BEAT_MS)), ticks(Duration::from_millis(LOOK_MS)), ticks(RETRY));
+        let (mut beat, mut look) = (ticks(Duration::from_millis(BEAT_MS)), ticks(Duration::from_millis(LOOK_MS)));
         let mut commands = Vec::new();
         loop {
+            if std::mem::take(&mut self.is_beat_due) {
+                self.beat();
+            }
             while !self.outgoing.is_empty() && in_flight.len() < IN_FLIGHT {
                 in_flight.push_back(self.send());
             }
@@ -273,9 +353,9 @@ impl Link {
                 _ = beat.tick() => {
                     self.beat();
                     self.trim();
+                    self.forget_gone();
                 }
                 _ = look.tick() => self.look(),
-                _ = retry.tick(), if !self.parked.is_empty() => self.forward_parked(),
             }
         }
     }
@@ -304,16 +384,18 @@ impl Link {
                     self.publish(node, ops::QUESTION, id, &request);
                 }
             }
+            Command::Answer { id, node, answer } => self.publish(node, ops::ANSWER, id, &answer),
+            Command::Run(Task(task)) => drop(tokio::spawn(task)),
             Command::Leave => {
+                self.is_leaving = true;
                 let mut cmd = call(&scripts::GIVE_UP, &[self.keys.nodes(), self.keys.beats()]);
                 cmd.arg(self.me.0).arg("").arg(self.keys.news());
                 self.outgoing.push_back((Op::Leave, cmd));
             }
-            Command::Forward { partition, number, event } if self.parked.contains_key(&partition) => {
-                self.parked.entry(partition).or_default().insert(number, event);
-            }
-            command => {
-                if let Command::Take(partition) = command {
+            // What was asked for a former number is as if it had never been: its node has gone.
+            Command::Lasting(me, _) if me != self.me => {}
+            Command::Lasting(_, command) => {
+                if let Lasting::Take(partition) = command {
                     let owned = Owned { epoch: 0, answered: 0, forwarded: Forwarded::taking() };
                     self.owned.insert(partition, owned);
                 }
@@ -324,16 +406,15 @@ impl Link {
         }
     }
 
-    fn cmd_of(&self, command: &Command) -> Cmd {
+    fn cmd_of(&self, command: &Lasting) -> Cmd {
         match command {
-            Command::Take(partition) => ops::take(&self.keys, *partition, self.me),
-            Command::Commit(commit) => ops::commit(&self.keys, commit),
-            Command::Heal(heal) => ops::heal(&self.keys, heal, self.me),
-            Command::Forward { partition, number, event } => {
+            Lasting::Take(partition) => ops::take(&self.keys, *partition, self.me, self.epoch),
+            Lasting::Commit(commit) => ops::commit(&self.keys, self.me, commit),
+            Lasting::Heal(heal) => ops::heal(&self.keys, self.me, heal),
+            Lasting::Forward { partition, number, before, event } => {
                 let id = EventId { origin: self.me, number: *number };
-                ops::forward(&self.keys, *partition, id, event)
+                ops::forward(&self.keys, *partition, id, *before, event)
             }
-            Command::Ask { .. } | Command::Leave => unreachable!("they are not asked again"),
         }
     }
 
@@ -372,6 +453,8 @@ impl Link {
             Op::Check(partition) => self.checked(partition, answer)?,
             Op::Revive => {
                 self.run = ops::bytes(answer)?.to_vec();
+                // Streams begin anew.
+                self.outputs.clear();
                 self.beat();
             }
             Op::Leave => return Ok(true),
@@ -380,37 +463,43 @@ impl Link {
         Ok(false)
     }
 
-    fn done(&mut self, command: Command, answer: &Value) -> anyhow::Result<()> {
+    fn done(&mut self, command: Lasting, answer: &Value) -> anyhow::Result<()> {
         match command {
-            Command::Take(partition) => {
+            Lasting::Take(partition) => {
                 let snapshot = ops::snapshot(partition, answer)?;
+                self.epoch = self.epoch.max(snapshot.epoch);
                 let Some(owned) = self.owned.get_mut(&partition) else { return Ok(()) };
                 (owned.epoch, owned.answered) = (snapshot.epoch, snapshot.sequence);
                 let since = owned.forwarded.taken(&snapshot.forwarded);
                 self.metrics.takeovers.inc();
+                let now = self.now();
+                let view = self.status.view.load();
+                let unknown = snapshot.forwarded.keys().filter(|node| !view.nodes.contains_key(node));
+                for node in unknown {
+                    self.gone.entry(*node).or_insert(now);
+                }
+                // Members may be of nodes that have gone, or of ones that are newer than the view.
+                self.is_beat_due = true;
                 self.tell(|listener| listener.taken(snapshot));
                 self.deliver(partition, since);
             }
-            Command::Commit(commit) => self.committed(&commit, ops::committed(answer)?),
-            Command::Heal(heal) => {
+            Lasting::Commit(commit) => self.committed(&commit, ops::committed(answer)?),
+            Lasting::Heal(heal) => {
                 let answer = ops::committed(answer)?;
+                self.committed(&heal.commit, answer);
                 if answer == Committed::Done {
                     self.metrics.healed.inc();
-                }
-                self.committed(&heal.commit, answer);
-            }
-            Command::Forward { partition, number, event } => {
-                match ops::items(answer)?.first().map(ops::bytes).transpose()? {
-                    Some(b"unowned") => drop(self.parked.entry(partition).or_default().insert(number, event)),
-                    Some(b"gap") => {
-                        let last = ops::items(answer)?.get(1).map_or(Ok(0), ops::number)?;
-                        self.parked.remove(&partition);
-                        self.tell(|listener| listener.missing(partition, last));
-                    }
-                    _ => self.metrics.forwarded.inc(),
+                    // Events that came meanwhile are read now.
+                    self.check(heal.commit.partition);
                 }
             }
-            Command::Ask { .. } | Command::Leave => {}
+            Lasting::Forward { partition, .. } => match ops::items(answer)?.first().map(ops::bytes).transpose()? {
+                Some(b"gap") => {
+                    let last = ops::items(answer)?.get(1).map_or(Ok(0), ops::number)?;
+                    self.tell(|listener| listener.missing(partition, last));
+                }
+                _ => self.metrics.forwarded.inc(),
+            },
         }
         Ok(())
     }
@@ -435,7 +524,7 @@ impl Link {
             self.owned.remove(&partition);
             self.metrics.fenced.inc();
             // The view that made another node take it may be news.
-            self.beat();
+            self.is_beat_due = true;
         }
     }
 
@@ -444,7 +533,8 @@ impl Link {
         let (epoch, answered) = (owned.epoch, owned.answered);
         match ops::committed(answer)? {
             Committed::Done => {
-                let events = owned.forwarded.read(ops::waiting(answer)?);
+                let waiting = ops::items(answer)?.get(1).map_or_else(|| Ok(BTreeMap::new()), ops::waiting)?;
+                let events = owned.forwarded.read(waiting);
                 self.deliver(partition, events);
             }
             other => {
@@ -470,7 +560,7 @@ impl Link {
             (PushKind::Message, [channel, message]) => {
                 let message = Bytes::copy_from_slice(ops::bytes(message)?);
                 match ops::bytes(channel)? == self.keys.news().as_bytes() {
-                    true => self.beat(),
+                    true => self.is_beat_due = true,
                     false => drop(self.received(&message)),
                 }
             }
@@ -499,7 +589,7 @@ impl Link {
                 let origin = NodeId(u16::from_be_bytes(message.get(2..4)?.try_into().ok()?));
                 let id = EventId { origin, number: number(4)? };
                 let owned = self.owned.get_mut(&partition)?;
-                let (event, is_missing) = owned.forwarded.receive(id, message.slice(12..));
+                let (event, is_missing) = owned.forwarded.receive(id, number(12)?, message.slice(20..));
                 self.deliver(partition, event.map(|event| (id, event)).into_iter().collect());
                 if is_missing {
                     self.check(partition);
@@ -511,8 +601,7 @@ impl Link {
                 if kind == ops::ANSWER {
                     self.peers.answered(id, from, body);
                 } else if let Some(listener) = &self.listener {
-                    let answer = listener.ask(&body);
-                    self.publish(from, ops::ANSWER, id, &answer);
+                    listener.ask(&body, Responder { commands: self.commands.clone(), node: from, id });
                 }
             }
             _ => {}
@@ -532,7 +621,7 @@ impl Link {
 
     fn beat(&mut self) {
         let mut cmd = call(&scripts::BEAT, &[self.keys.nodes(), self.keys.beats(), self.keys.run()]);
-        cmd.arg(self.me.0);
+        cmd.arg(self.me.0).arg(&self.registered);
         self.outgoing.push_back((Op::Beat, cmd));
     }
 
@@ -555,11 +644,19 @@ impl Link {
         self.observer.note_beats(now, &beats);
         let names = ops::pairs(ops::items(names)?)?.into_iter();
         let nodes = names.map(|(node, name)| {
-            Ok((NodeId(ops::text_number(node)?), NodeInfo { name: String::from_utf8_lossy(name).into_owned() }))
+            let registered = String::from_utf8_lossy(name).into_owned();
+            let name = registered.split('\0').next().unwrap_or_default().to_owned();
+            Ok((NodeId(ops::text_number(node)?), NodeInfo { name, registered }))
         });
         let view = Arc::new(View { nodes: nodes.collect::<anyhow::Result<_>>()? });
+        if now < self.settles_at {
+            return Ok(());
+        }
         self.metrics.nodes.set(view.nodes.len() as i64);
-        self.status.view.store(view.clone());
+        let before = self.status.view.swap(view.clone());
+        for node in before.nodes.keys().filter(|node| !view.nodes.contains_key(node)) {
+            self.gone.insert(*node, now);
+        }
         self.tell(|listener| listener.nodes(&view));
         self.give_up_gone();
         Ok(())
@@ -573,10 +670,11 @@ impl Link {
         let highest = view.nodes.keys().map(|node| node.0).max().unwrap_or(0).max(self.me.0);
         let mut cmd = call(&scripts::REVIVE, &keys);
         cmd.arg(random_text()).arg(highest);
-        cmd.arg(self.me.0).arg(&self.config.node);
+        cmd.arg(self.me.0).arg(&self.registered);
         for (node, info) in view.nodes.iter().filter(|(node, _)| **node != self.me) {
-            cmd.arg(node.0).arg(&info.name);
+            cmd.arg(node.0).arg(&info.registered);
         }
+        self.settles_at = self.now() + SETTLE_MS;
         self.outgoing.push_back((Op::Revive, cmd));
         let owned: Vec<_> = self.owned.keys().copied().collect();
         owned.into_iter().for_each(|partition| self.check(partition));
@@ -593,10 +691,8 @@ impl Link {
         self.lasting.clear();
         self.outgoing.clear();
         self.owned.clear();
-        self.parked.clear();
         self.outputs.clear();
-        (self.me, self.run) = register(&mut self.redis, &self.keys, &self.config.node).await?;
-        self.status.me.store(self.me.0, Ordering::Release);
+        self.register().await?;
         self.tell(|listener| listener.reborn(self.me));
         // Answers to what was asked before would be taken for those to what is asked now.
         bail!("a new number needs a new connection")
@@ -631,13 +727,13 @@ impl Link {
     fn check(&mut self, partition: Partition) {
         let Some(owned) = self.owned.get_mut(&partition).filter(|owned| owned.epoch > 0) else { return };
         owned.forwarded.begin_reading();
-        let cmd = ops::check(&self.keys, partition, owned.epoch, owned.answered);
+        let cmd = ops::check(&self.keys, partition, self.me, owned.epoch, owned.answered);
         self.outgoing.push_back((Op::Check(partition), cmd));
     }
 
     /// Removes the messages that came from Redis.
     fn trim(&mut self) {
-        for (partition, last) in self.outputs.to_trim() {
+        for (partition, last) in self.outputs.take_grown() {
             let mut cmd = redis::cmd("XTRIM");
             let after = MessageId { sequence: last.sequence + 1, ..last };
             cmd.arg(self.keys.outputs(partition, self.me)).arg("MINID").arg(after.to_text());
@@ -645,11 +741,19 @@ impl Link {
         }
     }
 
-    fn forward_parked(&mut self) {
-        for (partition, events) in std::mem::take(&mut self.parked) {
-            for (number, event) in events {
-                self.accept(Command::Forward { partition, number, event });
-            }
+    /// Removes what partitions have of nodes that have gone for long.
+    fn forget_gone(&mut self) {
+        let now = self.now();
+        let gone: Vec<_> =
+            self.gone.extract_if(|_, since| now >= *since + FORGET_AFTER_MS).map(|(node, _)| node).collect();
+        let view = self.status.view.load_full();
+        let gone: Vec<_> = gone.into_iter().filter(|node| !view.nodes.contains_key(node)).collect();
+        if gone.is_empty() {
+            return;
+        }
+        for (partition, owned) in self.owned.iter().filter(|(_, owned)| owned.epoch > 0) {
+            let cmd = ops::forget(&self.keys, *partition, self.me, owned.epoch, &gone);
+            self.outgoing.push_back((Op::Other, cmd));
         }
     }
 
@@ -689,17 +793,6 @@ async fn connect(config: &ClusterConfig) -> anyhow::Result<(MultiplexedConnectio
 
 async fn subscribe(redis: &mut MultiplexedConnection, keys: &Keys, me: NodeId) -> anyhow::Result<()> {
     redis.subscribe(&[keys.channel(me), keys.news()]).await.context("Redis refuses the subscription")
-}
-
-/// Registers a node. Returns its number, and the run of the cluster.
-async fn register(redis: &mut MultiplexedConnection, keys: &Keys, name: &str) -> anyhow::Result<(NodeId, Vec<u8>)> {
-    let mut cmd = call(&scripts::REGISTER, &[keys.nodes(), keys.beats(), keys.run(), keys.number()]);
-    cmd.arg(name).arg(random_text()).arg(keys.news());
-    let answer = redis.send_packed_command(&cmd).await?;
-    match ops::items(&answer)? {
-        [number, run] => Ok((NodeId(u16::try_from(ops::number(number)?)?), ops::bytes(run)?.to_vec())),
-        _ => bail!("Redis answers {answer:?}"),
-    }
 }
 
 fn random_text() -> String {

@@ -37,7 +37,7 @@ pub use self::ops::{Commit, Committed, EventId, Heal, Output, Record, Snapshot};
 pub use self::partition::Partition;
 pub use self::peers::{Answer, Answers};
 
-use self::link::{Command, Link};
+use self::link::{Command, Lasting, Link, Task};
 use self::peers::Peers;
 use crate::metrics::ClusterMetrics;
 use crate::model::NodeId;
@@ -64,7 +64,23 @@ pub trait Listener: Send + Sync {
     /// The others gave this node up, so its connections are gone for them: it goes on as another node, of this number.
     fn reborn(&self, number: NodeId);
     /// Another node asks.
-    fn ask(&self, request: &[u8]) -> Vec<u8>;
+    fn ask(&self, question: &[u8], responder: Responder);
+}
+
+/// The way of an answer to the node that has asked.
+#[derive(Debug)]
+pub struct Responder {
+    commands: mpsc::UnboundedSender<Command>,
+    node: NodeId,
+    id: u64,
+}
+
+impl Responder {
+    /// Answers.
+    pub fn answer(self, answer: Vec<u8>) {
+        // The link ends only with the host.
+        let _ = self.commands.send(Command::Answer { id: self.id, node: self.node, answer: answer.into() });
+    }
 }
 
 /// A node of a cluster.
@@ -85,15 +101,14 @@ struct Status {
 }
 
 impl Cluster {
-    /// Joins a cluster: connects to Redis, and registers the node under a number that no other has. `listener` hears of
-    /// nothing before [`Cluster::listen`].
+    /// Connects to the Redis of a cluster. The node joins, under a number that no other has, with [`Joining::listen`].
     ///
     /// # Errors
     /// Where Redis cannot be reached or refuses, or the thread cannot be started.
     pub fn join(config: ClusterConfig, metrics: ClusterMetrics) -> anyhow::Result<(Arc<Self>, Joining)> {
         let (commands, queue) = mpsc::unbounded_channel();
         let (status, peers) = (Arc::<Status>::default(), Arc::<Peers>::default());
-        let link = Link::connect(config.clone(), queue, status.clone(), peers.clone(), metrics)?;
+        let link = Link::connect(config.clone(), (commands.clone(), queue), status.clone(), peers.clone(), metrics)?;
         Ok((Arc::new(Self { config, commands, status, peers }), Joining(link)))
     }
 
@@ -102,7 +117,7 @@ impl Cluster {
         &self.config
     }
 
-    /// The number of this node. It changes when the others gave the node up.
+    /// The number of this node, from when it has joined. It changes when the others gave the node up.
     pub fn me(&self) -> NodeId {
         NodeId(self.status.me.load(Ordering::Acquire))
     }
@@ -117,25 +132,30 @@ impl Cluster {
         self.status.view.load_full()
     }
 
-    /// Takes a partition, which is always safe: its present owner is fenced.
-    pub fn take(&self, partition: Partition) {
-        self.send(Command::Take(partition));
+    /// Takes a partition for the node of this number, which is always safe: its present owner is fenced.
+    pub fn take(&self, me: NodeId, partition: Partition) {
+        self.send(Command::Lasting(me, Lasting::Take(partition)));
     }
 
-    /// Commits a batch of events.
-    pub fn commit(&self, commit: Commit) {
-        self.send(Command::Commit(Box::new(commit)));
+    /// Commits a batch of events of the node of this number.
+    pub fn commit(&self, me: NodeId, commit: Commit) {
+        self.send(Command::Lasting(me, Lasting::Commit(Box::new(commit))));
     }
 
-    /// Puts all that this node knows of a partition, of which Redis has lost something.
-    pub fn heal(&self, heal: Heal) {
-        self.send(Command::Heal(Box::new(heal)));
+    /// Puts all that the node of this number knows of a partition, of which Redis has lost something.
+    pub fn heal(&self, me: NodeId, heal: Heal) {
+        self.send(Command::Lasting(me, Lasting::Heal(Box::new(heal))));
     }
 
     /// Forwards an event to the owner of a partition, whichever node that is. `number` counts the events of this node for
-    /// the partition, without gaps.
-    pub fn forward(&self, partition: Partition, number: u64, event: Bytes) {
-        self.send(Command::Forward { partition, number, event });
+    /// the partition; `before` is the number of the last one before it that is not answered, or 0.
+    pub fn forward(&self, me: NodeId, partition: Partition, (number, before): (u64, u64), event: Bytes) {
+        self.send(Command::Lasting(me, Lasting::Forward { partition, number, before, event }));
+    }
+
+    /// Runs a task on the cluster's thread.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.send(Command::Run(Task(Box::pin(task))));
     }
 
     /// Asks nodes, and waits for their answers for at most a second.
@@ -167,11 +187,11 @@ impl Cluster {
 pub struct Joining(Link);
 
 impl Joining {
-    /// Starts the thread that listens.
+    /// Joins, and starts the thread that listens. `joined` is called with the node's number before anything else.
     ///
     /// # Errors
-    /// Where the thread cannot be started.
-    pub fn listen(self, listener: Arc<dyn Listener>) -> anyhow::Result<JoinHandle<()>> {
-        self.0.start(listener)
+    /// Where Redis refuses, or the thread cannot be started.
+    pub fn listen(self, joined: impl FnOnce(NodeId), listener: Arc<dyn Listener>) -> anyhow::Result<JoinHandle<()>> {
+        self.0.start(joined, listener)
     }
 }

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, HashMap};
 use crate::model::NodeId;
 
 /// The time without a beat after which a node is given up, in milliseconds.
-pub(super) const GONE_AFTER_MS: u64 = 4000;
+pub(super) const GONE_AFTER_MS: u64 = 3500;
 
 /// The time without a connection to Redis after which a node is given up: a node that only lost its connection has made
 /// another by then.
 pub(super) const UNHEARD_AFTER_MS: u64 = 1000;
 
 /// The time between two beats, and between two looks at the connections of the others.
-pub(super) const BEAT_MS: u64 = 1000;
+pub(super) const BEAT_MS: u64 = 500;
 pub(super) const LOOK_MS: u64 = 250;
 
 /// A node of the cluster.
@@ -24,6 +24,8 @@ pub(super) const LOOK_MS: u64 = 250;
 pub struct NodeInfo {
     /// Its name, for operators.
     pub name: String,
+    /// Its name with a random text, which tells it from an earlier node of its number.
+    pub(super) registered: String,
 }
 
 /// The nodes that live.
@@ -43,7 +45,9 @@ pub(super) struct Observer {
 struct Seen {
     beats: u64,
     moved_ms: u64,
-    /// Since when it has had no connection to Redis.
+    /// Whether it had a connection to Redis since this node had one.
+    is_heard: bool,
+    /// Since when it has had none.
     unheard_ms: Option<u64>,
 }
 
@@ -52,10 +56,10 @@ impl Observer {
     pub(super) fn note_beats(&mut self, now: u64, beats: &HashMap<NodeId, u64>) {
         self.seen.retain(|node, _| beats.contains_key(node));
         for (node, beats) in beats {
-            let fresh = Seen { beats: *beats, moved_ms: now, unheard_ms: None };
+            let fresh = Seen { beats: *beats, moved_ms: now, is_heard: false, unheard_ms: None };
             let seen = self.seen.entry(*node).or_insert(fresh);
             if seen.beats != *beats {
-                *seen = Seen { unheard_ms: seen.unheard_ms, ..fresh };
+                *seen = Seen { beats: *beats, moved_ms: now, ..*seen };
             }
         }
     }
@@ -63,14 +67,16 @@ impl Observer {
     /// Notes whether a node has a connection to Redis.
     pub(super) fn note_connection(&mut self, now: u64, node: NodeId, is_heard: bool) {
         if let Some(seen) = self.seen.get_mut(&node) {
-            seen.unheard_ms = if is_heard { None } else { seen.unheard_ms.or(Some(now)) };
+            seen.is_heard |= is_heard;
+            // A node that has not come back yet, after Redis was away for all, may need longer than this one.
+            seen.unheard_ms = if is_heard || !seen.is_heard { None } else { seen.unheard_ms.or(Some(now)) };
         }
     }
 
     /// Begins anew, after this node could not see the others itself.
     pub(super) fn forgive(&mut self, now: u64) {
         for seen in self.seen.values_mut() {
-            *seen = Seen { moved_ms: now, unheard_ms: None, ..*seen };
+            *seen = Seen { moved_ms: now, is_heard: false, unheard_ms: None, ..*seen };
         }
     }
 
@@ -93,12 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn silent_node_is_gone_after_four_seconds() {
+    fn silent_node_is_gone_after_its_time() {
         let mut observer = Observer::default();
         observer.note_beats(0, &beats(&[(1, 5), (2, 7)]));
         observer.note_beats(3000, &beats(&[(1, 8), (2, 7)]));
-        assert_eq!(observer.gone(3999), []);
-        assert_eq!(observer.gone(4000), [(NodeId(2), 7)]);
+        assert_eq!(observer.gone(3499), []);
+        assert_eq!(observer.gone(3500), [(NodeId(2), 7)]);
         observer.note_beats(4000, &beats(&[(1, 9)]));
         assert_eq!(observer.gone(6000), []);
     }
@@ -108,6 +114,7 @@ mod tests {
         let mut observer = Observer::default();
         observer.note_beats(0, &beats(&[(1, 5)]));
         observer.note_connection(100, NodeId(1), false);
+        assert_eq!(observer.gone(1200), [], "it may not have connected yet");
         observer.note_connection(900, NodeId(1), true);
         observer.note_connection(1000, NodeId(1), false);
         assert_eq!(observer.gone(1999), []);
@@ -120,7 +127,7 @@ mod tests {
         let mut observer = Observer::default();
         observer.note_beats(0, &beats(&[(1, 5)]));
         observer.forgive(60_000);
-        assert_eq!(observer.gone(61_000), []);
-        assert_eq!(observer.gone(64_000), [(NodeId(1), 5)]);
+        assert_eq!(observer.gone(63_000), []);
+        assert_eq!(observer.gone(63_500), [(NodeId(1), 5)]);
     }
 }

@@ -52,6 +52,8 @@ pub struct Heal {
     pub waiting: Vec<(EventId, Bytes)>,
     /// The number of each node's last forwarded event.
     pub forwarded: HashMap<NodeId, u64>,
+    /// The number of the last batch before the owner's epoch.
+    pub taken_at: u64,
 }
 
 /// A partition at the moment in which it was taken.
@@ -78,8 +80,8 @@ pub enum Committed {
     Done,
     /// Another node has taken the partition. Of the batches of this node, those up to `last` count.
     Fenced {
-        /// The number of the last batch before the other node's epoch.
-        last: u64,
+        /// The number of the last batch before the other node's epoch; none if that is not known any more.
+        last: Option<u64>,
     },
     /// Redis does not hold what was committed before: all of it has to be put again.
     Lost,
@@ -94,64 +96,79 @@ pub(super) const EVENT: u8 = 1;
 pub(super) const QUESTION: u8 = 2;
 pub(super) const ANSWER: u8 = 3;
 
-pub(super) fn take(keys: &Keys, partition: Partition, me: NodeId) -> Cmd {
-    let mut cmd = call(&scripts::TAKE, &[keys.partition(partition)]);
-    cmd.arg(me.0);
+pub(super) fn take(keys: &Keys, partition: Partition, me: NodeId, epoch: u64) -> Cmd {
+    let mut cmd = call(&scripts::TAKE, &[keys.partition(partition), keys.waiting(partition)]);
+    cmd.arg(me.0).arg(epoch);
     cmd
 }
 
-pub(super) fn forward(keys: &Keys, partition: Partition, id: EventId, event: &Bytes) -> Cmd {
+/// `before`: the number of the event before it that is not answered; 0 if there is none.
+pub(super) fn forward(keys: &Keys, partition: Partition, id: EventId, before: u64, event: &Bytes) -> Cmd {
     let mut head = vec![EVENT, partition.0];
     head.extend_from_slice(&id.origin.0.to_be_bytes());
     head.extend_from_slice(&id.number.to_be_bytes());
-    let mut cmd = call(&scripts::FORWARD, &[keys.partition(partition)]);
-    cmd.arg(id.origin.0).arg(id.number).arg(&event[..]).arg(keys.channel_prefix()).arg(head);
+    head.extend_from_slice(&before.to_be_bytes());
+    let mut cmd = call(&scripts::FORWARD, &[keys.partition(partition), keys.waiting(partition)]);
+    cmd.arg(id.origin.0).arg(id.number).arg(before).arg(&event[..]).arg(keys.channel_prefix()).arg(head);
     cmd
 }
 
-pub(super) fn check(keys: &Keys, partition: Partition, epoch: u64, sequence: u64) -> Cmd {
-    let mut cmd = call(&scripts::CHECK, &[keys.partition(partition)]);
-    cmd.arg(epoch).arg(sequence);
+pub(super) fn check(keys: &Keys, partition: Partition, me: NodeId, epoch: u64, sequence: u64) -> Cmd {
+    let mut cmd = call(&scripts::CHECK, &[keys.partition(partition), keys.waiting(partition)]);
+    cmd.arg(epoch).arg(me.0).arg(sequence);
     cmd
 }
 
-pub(super) fn commit(keys: &Keys, commit: &Commit) -> Cmd {
+pub(super) fn forget(keys: &Keys, partition: Partition, me: NodeId, epoch: u64, gone: &[NodeId]) -> Cmd {
+    let streams = gone.iter().map(|node| keys.outputs(partition, *node));
+    let all: Vec<_> = [keys.partition(partition), keys.waiting(partition)].into_iter().chain(streams).collect();
+    let mut cmd = call(&scripts::FORGET, &all);
+    cmd.arg(epoch).arg(me.0).arg(gone.iter().map(|node| node.0).collect::<Vec<_>>());
+    cmd
+}
+
+pub(super) fn commit(keys: &Keys, me: NodeId, commit: &Commit) -> Cmd {
     let Commit { sequence, records, handled, .. } = commit;
-    let (mut set, mut removed) = (vec![b"sequence".to_vec(), sequence.to_string().into_bytes()], Vec::new());
+    let (mut set, mut removed) = (vec![b"sequence".to_vec(), number_text(*sequence)], Vec::new());
     for (field, value) in records {
         match value {
             Some(value) => set.extend([record_field(field), value.clone()]),
             None => removed.push(record_field(field)),
         }
     }
-    removed.extend(handled.iter().map(|id| waiting_field(*id)));
-    with_outputs(keys, &scripts::COMMIT, commit, &set, &removed)
+    let handled: Vec<_> = handled.iter().map(|id| waiting_field(*id)).collect();
+    with_outputs(keys, (&scripts::COMMIT, me), commit, [&set, &removed, &handled])
 }
 
-pub(super) fn heal(keys: &Keys, heal: &Heal, me: NodeId) -> Cmd {
+pub(super) fn heal(keys: &Keys, me: NodeId, heal: &Heal) -> Cmd {
     let Commit { epoch, sequence, records, .. } = &heal.commit;
-    let text = |number: u64| number.to_string().into_bytes();
-    let mut set = vec![b"sequence".to_vec(), text(*sequence), b"epoch".to_vec(), text(*epoch)];
-    set.extend([b"owner".to_vec(), text(me.0.into()), format!("b{epoch}").into_bytes(), text(*sequence)]);
-    for (origin, number) in &heal.forwarded {
-        set.extend([format!("f{}", origin.0).into_bytes(), text(*number)]);
-    }
-    for (id, event) in &heal.waiting {
-        set.extend([waiting_field(*id), event.to_vec()]);
-    }
+    let mut set = vec![b"sequence".to_vec(), number_text(*sequence), b"epoch".to_vec(), number_text(*epoch)];
+    let begin = format!("b{epoch}").into_bytes();
+    set.extend([b"owner".to_vec(), number_text(me.0.into()), begin, number_text(heal.taken_at)]);
     for (field, value) in records {
         set.extend(value.iter().flat_map(|value| [record_field(field), value.clone()]));
     }
-    with_outputs(keys, &scripts::HEAL, &heal.commit, &set, &[])
+    let known = heal.forwarded.iter().flat_map(|(node, last)| [number_text(node.0.into()), number_text(*last)]);
+    let waiting = heal.waiting.iter().flat_map(|(id, event)| [waiting_field(*id), event.to_vec()]);
+    let (known, waiting): (Vec<_>, Vec<_>) = (known.collect(), waiting.collect());
+    with_outputs(keys, (&scripts::HEAL, me), &heal.commit, [&set, &known, &waiting])
 }
 
 /// The call of a script that changes a partition and has messages for nodes.
-fn with_outputs(keys: &Keys, script: &redis::Script, commit: &Commit, set: &[Vec<u8>], removed: &[Vec<u8>]) -> Cmd {
+fn with_outputs(
+    keys: &Keys,
+    (script, me): (&redis::Script, NodeId),
+    commit: &Commit,
+    arguments: [&Vec<Vec<u8>>; 3],
+) -> Cmd {
     let Commit { partition, epoch, sequence, outputs, .. } = commit;
     let streams = outputs.iter().map(|(node, _)| keys.outputs(*partition, *node));
-    let all: Vec<String> = std::iter::once(keys.partition(*partition)).chain(streams).collect();
+    let all: Vec<String> = [keys.partition(*partition), keys.waiting(*partition)].into_iter().chain(streams).collect();
     let mut cmd = call(script, &all);
-    cmd.arg(epoch).arg(sequence).arg(set.len()).arg(removed.len()).arg(set).arg(removed);
+    cmd.arg(epoch).arg(me.0).arg(sequence).arg(arguments.map(Vec::len).as_slice());
+    for arguments in arguments {
+        cmd.arg(arguments);
+    }
     let id = MessageId { epoch: *epoch, sequence: *sequence };
     for (node, message) in outputs {
         cmd.arg(format!("o{}", node.0)).arg(keys.channel(*node)).arg(&[OUTPUT, partition.0][..]);
@@ -160,17 +177,21 @@ fn with_outputs(keys: &Keys, script: &redis::Script, commit: &Commit, set: &[Vec
     cmd
 }
 
+fn number_text(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
 fn record_field(field: &[u8]) -> Vec<u8> {
     [&[RECORD], field].concat()
 }
 
 fn waiting_field(id: EventId) -> Vec<u8> {
-    format!("i{}:{}", id.origin.0, id.number).into_bytes()
+    format!("{}:{}", id.origin.0, id.number).into_bytes()
 }
 
 /// The event whose field this is.
-pub(super) fn event_of_field(field: &[u8]) -> Option<EventId> {
-    let (origin, number) = std::str::from_utf8(field.strip_prefix(b"i")?).ok()?.split_once(':')?;
+fn event_of_field(field: &[u8]) -> Option<EventId> {
+    let (origin, number) = std::str::from_utf8(field).ok()?.split_once(':')?;
     Some(EventId { origin: NodeId(origin.parse().ok()?), number: number.parse().ok()? })
 }
 
@@ -214,10 +235,7 @@ pub(super) fn committed(answer: &Value) -> anyhow::Result<Committed> {
     Ok(match items.first().map(bytes).transpose()? {
         Some(b"done") => Committed::Done,
         Some(b"lost") => Committed::Lost,
-        Some(b"fenced") => {
-            let last = items.get(1).and_then(|last| number(last).ok());
-            Committed::Fenced { last: last.unwrap_or(0) }
-        }
+        Some(b"fenced") => Committed::Fenced { last: items.get(1).and_then(|last| number(last).ok()) },
         _ => bail!("Redis answers {answer:?}"),
     })
 }
@@ -226,7 +244,8 @@ pub(super) fn committed(answer: &Value) -> anyhow::Result<Committed> {
 pub(super) fn snapshot(partition: Partition, answer: &Value) -> anyhow::Result<Snapshot> {
     let (forwarded, waiting, records) = (HashMap::new(), BTreeMap::new(), Vec::new());
     let mut snapshot = Snapshot { partition, epoch: 0, sequence: 0, forwarded, waiting, records };
-    for (field, value) in pairs(items(answer)?)? {
+    let [fields, events] = items(answer)? else { bail!("Redis answers {answer:?}") };
+    for (field, value) in pairs(items(fields)?)? {
         match field {
             b"epoch" => snapshot.epoch = text_number(value)?,
             b"sequence" => snapshot.sequence = text_number(value)?,
@@ -234,19 +253,16 @@ pub(super) fn snapshot(partition: Partition, answer: &Value) -> anyhow::Result<S
             [b'f', origin @ ..] => {
                 snapshot.forwarded.insert(NodeId(text_number(origin)?), text_number(value)?);
             }
-            field => {
-                if let Some(id) = event_of_field(field) {
-                    snapshot.waiting.insert(id, Bytes::copy_from_slice(value));
-                }
-            }
+            _ => {}
         }
     }
+    snapshot.waiting = self::waiting(events)?;
     Ok(snapshot)
 }
 
-/// The events among the items of a check's answer.
-pub(super) fn waiting(answer: &Value) -> anyhow::Result<BTreeMap<EventId, Bytes>> {
-    let events = pairs(items(answer)?.get(1..).unwrap_or_default())?.into_iter();
+/// Events that wait, by their fields.
+pub(super) fn waiting(fields: &Value) -> anyhow::Result<BTreeMap<EventId, Bytes>> {
+    let events = pairs(items(fields)?)?.into_iter();
     let events = events.filter_map(|(field, event)| Some((event_of_field(field)?, Bytes::copy_from_slice(event))));
     Ok(events.collect())
 }

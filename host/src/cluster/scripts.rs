@@ -7,8 +7,14 @@ use redis::{Cmd, RedisResult, Script};
 
 macro_rules! script {
     ($name:literal) => {
-        LazyLock::new(|| Script::new(include_str!(concat!("scripts/", $name, ".lua"))))
+        LazyLock::new(|| Script::new(&whole(include_str!(concat!("scripts/", $name, ".lua")))))
     };
+}
+
+/// A script with the parts that several share.
+fn whole(script: &str) -> String {
+    let script = script.replace("--VERDICT", include_str!("scripts/verdict.lua"));
+    script.replace("--HELPERS", include_str!("scripts/helpers.lua"))
 }
 
 pub(super) static REGISTER: LazyLock<Script> = script!("register");
@@ -20,13 +26,14 @@ pub(super) static COMMIT: LazyLock<Script> = script!("commit");
 pub(super) static HEAL: LazyLock<Script> = script!("heal");
 pub(super) static FORWARD: LazyLock<Script> = script!("forward");
 pub(super) static CHECK: LazyLock<Script> = script!("check");
+pub(super) static FORGET: LazyLock<Script> = script!("forget");
 
 /// Loads all scripts, which a Redis forgets when it restarts.
 ///
 /// # Errors
 /// Where Redis does not take one.
 pub(super) async fn load_all(redis: &mut impl ConnectionLike) -> RedisResult<()> {
-    for script in [&REGISTER, &BEAT, &REVIVE, &GIVE_UP, &TAKE, &COMMIT, &HEAL, &FORWARD, &CHECK] {
+    for script in [&REGISTER, &BEAT, &REVIVE, &GIVE_UP, &TAKE, &COMMIT, &HEAL, &FORWARD, &CHECK, &FORGET] {
         script.prepare_invoke().load_async(redis).await?;
     }
     Ok(())

@@ -34,8 +34,13 @@ impl Hub {
 
     /// Counts the recipients of several publications together, each connection once.
     pub fn count_recipients_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> RecipientCount {
+        self.count(self.recipients_of_all(publications))
+    }
+
+    /// The recipients of several publications together.
+    pub fn recipients_of_all(&self, publications: &[(&[Audience], &[Audience])]) -> HashSet<ConnId> {
         let sets = publications.iter().map(|(to, except)| &self.set_of(to) - &self.set_of(except));
-        self.count(sets.flatten().collect())
+        sets.flatten().filter(|id| self.connections.contains_key(id)).collect()
     }
 
     fn set_of(&self, audiences: &[Audience]) -> HashSet<ConnId> {

@@ -10,6 +10,7 @@
 //! - `lifecycle`: operators' requests, the records of installed plugins, and the start that reads the records.
 
 mod connect;
+mod directory;
 mod event;
 mod guest;
 mod lifecycle;

@@ -137,6 +137,11 @@ impl Runtime {
         Hands::new(&self.0.shared).map(|hands| Arc::new(hands) as _)
     }
 
+    /// The cluster; none if the host is alone.
+    pub fn cluster(&self) -> Option<Arc<Cluster>> {
+        self.0.shared.node.as_ref().map(|node| node.cluster.clone())
+    }
+
     /// The number of partitions of the cluster that this node owns; none if the host is alone.
     pub fn n_owned_partitions(&self) -> Option<usize> {
         self.0.shared.node.as_ref().map(|node| node.n_owned())

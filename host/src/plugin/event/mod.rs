@@ -153,6 +153,8 @@ pub(crate) enum Event {
         due_ms: u64,
     },
     Acknowledged {
+        /// The number of the event that was to be acknowledged.
+        ask: u64,
         tag: Box<str>,
         connection: ConnId,
         answer: Result<Payload, AckMissing>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use roundhouse_contract::ScopeAddress;
 
-use super::deadlines::Deadline;
+use super::deadlines::{Deadline, Due};
 use super::job::Envelope;
 use super::state::ThreadState;
 use crate::ledger::Charge;
@@ -42,13 +42,25 @@ impl ThreadState {
         let Some(ack) = self.acks.take_ack(id, connection) else { return };
         let PendingAck { plugin, address, connection, tag, deadline, .. } = ack;
         self.deadlines.cancel(deadline);
-        self.mark_ask(&plugin, &address.key, id);
         if self.partitions.is_none() {
             self.shared.hub.take_ack(connection, id);
         }
         let answer = answer.and_then(|payload| self.shared.checked_answer(&plugin, connection, payload));
-        let event = Event::Acknowledged { tag, connection, answer, place };
+        let event = Event::Acknowledged { ask: id, tag, connection, answer, place };
         self.handle(Envelope::without_reply(plugin, address, event));
+    }
+
+    /// Whether the scope that waits for an acknowledgement can be told now that there is none.
+    pub(super) fn is_ready_for_ack(&mut self, id: u64) -> bool {
+        let key = self.acks.get(id).map(|ack| ack.address.key.clone());
+        key.is_none_or(|key| self.is_ready(&key))
+    }
+
+    /// Waits for an acknowledgement until another time, in milliseconds of uptime.
+    pub(super) fn put_off_ack(&mut self, id: u64, at: u64) {
+        if let Some(ack) = self.acks.pending.get_mut(&id) {
+            ack.deadline = self.deadlines.push(at, Due::Acknowledgement(id));
+        }
     }
 
     /// Hands an acknowledgement of a client of any node to the scope that waits for it.
@@ -61,8 +73,8 @@ impl ThreadState {
             return self.settle(Envelope { plugin, address, event, reply }, None);
         };
         self.deadlines.cancel(deadline);
-        self.mark_ask(&plugin, &address.key, ask);
-        let event = Event::Acknowledged { tag, connection, answer, place: None };
+        let answer = answer.and_then(|payload| self.shared.checked_answer(&plugin, connection, payload));
+        let event = Event::Acknowledged { ask, tag, connection, answer, place: None };
         self.handle_here(Envelope { plugin, address, event, reply });
     }
 }

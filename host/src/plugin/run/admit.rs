@@ -9,7 +9,7 @@ use roundhouse_contract::ScopeAddress;
 
 use super::commit::Done;
 use super::deferred::{MAX_ATTEMPTS, RETRY_MS};
-use super::durable::write;
+use super::durable::{DurableChange, write};
 use super::invoke::Handled;
 use super::job::Envelope;
 use super::rooms::Questions;
@@ -273,7 +273,7 @@ impl ThreadState {
     /// were read.
     fn finish(&mut self, envelope: Envelope, place: Option<Place>, done: Done) {
         let Envelope { plugin, address, event, mut reply } = envelope;
-        let Done { reply: answer, fetch } = done;
+        let Done { reply: answer, fetch, reached } = done;
         if let Some(fetch) = fetch {
             let asker = if answer.is_none() { std::mem::replace(&mut reply, ReplyTo::Nobody) } else { ReplyTo::Nobody };
             self.fetch(&plugin, &address, &event, fetch, asker);
@@ -281,8 +281,8 @@ impl ThreadState {
         let answer = answer.unwrap_or_else(Payload::empty);
         Self::charge_answer(&event, &answer);
         if self.partitions.is_some() {
-            let envelope = Envelope { plugin, address, event, reply };
-            self.settle(envelope, Some(Ok(answer)));
+            let change = place.and_then(|place| DurableChange::of(&self.shared, &mut self.scopes[place], Some(&event)));
+            self.finish_clustered(Envelope { plugin, address, event, reply }, answer, reached, change);
             return place.into_iter().for_each(|place| self.drop_if_empty(place));
         }
         let unwritten = match place {
@@ -303,9 +303,15 @@ impl ThreadState {
         let (now, started) = (self.shared.clock.uptime_ms(), Instant::now());
         while plugin.health.paused_until(now).is_none() && !plugin.is_unloaded() {
             let Some(place) = self.scopes.find(plugin.number, &address.key) else { return };
+            if !self.is_ready(&address.key) {
+                // The cluster has yet to take earlier commits; it is tried again with the next deadline.
+                return;
+            }
             let Some(Deferred { event, reply, attempts, .. }) = self.scopes[place].next_deferred(now) else { return };
             if event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
                 // The build that asked for presence was replaced by one that does not.
+                let envelope = Envelope { plugin: plugin.clone(), address: address.clone(), event, reply };
+                self.settle(envelope, None);
                 continue;
             }
             self.wait_for_shards();

@@ -13,7 +13,7 @@ use super::job::{Envelope, Job};
 use super::scope::Timer;
 use super::scopes::Place;
 use super::state::{ThreadState, Visit};
-use crate::hub::{Joined, Publication, RecipientCount, ShardCommand};
+use crate::hub::{Audience, Joined, Publication, RecipientCount, ShardCommand};
 use crate::ledger::Charge;
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::plugin::event::{AckMissing, Event, Flow, LeftReason, Member};
@@ -31,6 +31,18 @@ pub(crate) struct Done {
     pub(crate) reply: Option<Payload>,
     /// The documents that the feature asks for. Without `reply`, the feature's reply to these documents is the answer.
     pub(crate) fetch: Option<Fetch>,
+    /// In a cluster: the recipients to count for the answer.
+    pub(crate) reached: Option<Reached>,
+}
+
+/// The recipients of an event's emits, on all nodes, which its answer counts.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    /// The field of the answer.
+    pub(crate) field: Box<str>,
+    pub(crate) of: Counted,
+    /// Audiences and exceptions of each emit.
+    pub(crate) publications: Vec<(Vec<Audience>, Vec<Audience>)>,
 }
 
 impl ThreadState {
@@ -54,7 +66,9 @@ impl ThreadState {
             return done;
         }
         generation.grant_use.record(checked.uses, &self.shared.clock);
-        let reached = self.reached(&checked.effects);
+        let is_clustered = self.partitions.is_some();
+        let reached = if is_clustered { RecipientCount::default() } else { self.reached(&checked.effects) };
+        let audiences = if is_clustered { audiences(&checked.effects) } else { Vec::new() };
         // Room was made before the call. Without a template in the manifest, no scope is made.
         let place = self.enter(visit).ok();
         let now = self.shared.clock.uptime_ms();
@@ -68,6 +82,9 @@ impl ThreadState {
         for effect in checked.effects {
             match effect {
                 Effect::Reply(payload) => done.reply = Some(payload),
+                Effect::ReplyReached { field, of } if is_clustered => {
+                    done.reached = Some(Reached { field, of, publications: audiences.clone() });
+                }
                 Effect::ReplyReached { field, of } => {
                     let n = match of {
                         Counted::Connections => reached.connections,
@@ -341,4 +358,16 @@ impl ThreadState {
             self.inbox.push(Job::Acknowledged { id, connection, answer: Err(AckMissing::Disconnected), place: None });
         }
     }
+}
+
+/// Audiences and exceptions of the emits, if the feature asks for the number of their recipients.
+fn audiences(effects: &[Effect]) -> Vec<(Vec<Audience>, Vec<Audience>)> {
+    if !effects.iter().any(|effect| matches!(effect, Effect::ReplyReached { .. })) {
+        return Vec::new();
+    }
+    let of = |effect: &Effect| match effect {
+        Effect::Publish(Publication { to, except, .. }) => Some((to.clone(), except.clone())),
+        _ => None,
+    };
+    effects.iter().filter_map(of).collect()
 }

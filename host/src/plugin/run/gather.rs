@@ -27,7 +27,7 @@ impl ThreadState {
                 break;
             }
             let (name, data) = (gather.name.clone(), gather.data.clone());
-            let event = Event::Query { name, data, place: Some(gather.place.clone()) };
+            let event = Event::Query { name, data, place: gather.place.clone() };
             let place = self.scopes.find(plugin.number, &address.key);
             let envelope = Envelope::without_reply(plugin.clone(), address, event);
             if let Handled::Done(Done { reply, .. }) = self.invoke(&mut Visit::new(&envelope, place)) {

@@ -87,8 +87,8 @@ pub(crate) struct Gather {
     pub(crate) limit: usize,
     pub(crate) reply: oneshot::Sender<Answers>,
     pub(crate) progress: Option<Progress>,
-    /// The query's place in the plugin's backlog, kept until the query is answered.
-    pub(crate) place: Arc<Reservation>,
+    /// The query's place in the plugin's backlog, kept until the query is answered; none if another node asks.
+    pub(crate) place: Option<Arc<Reservation>>,
 }
 
 /// The progress of a query to every scope.

@@ -73,7 +73,8 @@ pub(super) fn check_outcome(
         return Err(CallError::Refused(connect_refusal(refusal)));
     }
     if let Some(policy) = &shared.config.rooms {
-        let admitted = admit_to_rooms(shared, policy, event, &address.key, &mut checked.effects);
+        let roster = scope.and_then(|scope| scope.roster.as_deref());
+        let admitted = admit_to_rooms(shared, policy, event, (&address.key, roster), &mut checked.effects);
         admitted.map_err(|why| match why {
             NotAdmitted::Refused(failure) => CallError::Refused(failure),
             NotAdmitted::Pending(questions) => CallError::Pending(questions),

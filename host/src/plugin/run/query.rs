@@ -6,6 +6,7 @@ use std::time::Duration;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
+use super::clustered::questions::Question;
 use super::job::{Envelope, Gather, Job};
 use super::shared::Shared;
 use crate::model::{ErrorCode, Failure, Payload};
@@ -50,7 +51,7 @@ impl Shared {
             let (reply, answers) = oneshot::channel();
             let limit = MAX_GATHERED_SCOPES / self.inboxes.len();
             let (plugin, place, name, data) = (plugin.clone(), place.clone(), name.into(), data.into());
-            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place }));
+            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place: Some(place) }));
             waiting.push(answers);
         }
         let (mut answers, mut omitted) = (Vec::new(), 0);
@@ -58,6 +59,14 @@ impl Shared {
             let (more, left_out) = wait_for(thread).await?;
             answers.extend(more);
             omitted += left_out;
+        }
+        if let Some(node) = &self.node {
+            let (name, data, limit) = (name.to_owned(), data.to_owned(), MAX_GATHERED_SCOPES);
+            let question = Question::Gather { plugin: plugin.name.clone(), name, data, limit };
+            for reply in self.ask_all(node, question).await? {
+                answers.extend(reply.answers);
+                omitted += reply.omitted;
+            }
         }
         let event = Event::Gathered { name: name.into(), data: data.into(), answers, omitted };
         // The gathered answers have no scope, and so no state and no room.

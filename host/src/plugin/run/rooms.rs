@@ -3,12 +3,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::clustered::node::News;
+use super::clustered::roster::Roster;
 use super::effect::Effect;
-use super::job::Envelope;
+use super::job::{Envelope, Job};
 use super::shared::{Shared, unavailable};
 use crate::hub::{ConnectionTask, ShardCommand, WakeBatch};
 use crate::model::{ConnId, Failure, Identity};
-use crate::plugin::event::{Event, LeftReason, Member};
+use crate::plugin::event::{Event, LeftReason, Member, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::policy::{Action, RoomPolicy, Verdict};
 
@@ -33,7 +35,7 @@ pub(super) fn admit_to_rooms(
     shared: &Shared,
     policy: &RoomPolicy,
     event: &Event,
-    scope: &str,
+    (scope, roster): (&str, Option<&Roster>),
     effects: &mut Vec<Effect>,
 ) -> Result<(), NotAdmitted> {
     let name = if event.is_sent() { event.name() } else { "" };
@@ -46,7 +48,7 @@ pub(super) fn admit_to_rooms(
             _ => return Ok(()),
         };
         // Services are not subject to the policy, and a connection that has ended joins nothing.
-        let Some(identity) = connection.and_then(|connection| identity(shared, event, connection)) else {
+        let Some(identity) = connection.and_then(|connection| identity(shared, event, roster, connection)) else {
             return Ok(());
         };
         match policy.check_begun(&identity, room, action, name, true) {
@@ -77,11 +79,12 @@ pub(super) fn admit_to_rooms(
     if questions.is_empty() { Ok(()) } else { Err(NotAdmitted::Pending(questions)) }
 }
 
-fn identity(shared: &Shared, event: &Event, connection: ConnId) -> Option<Arc<Identity>> {
+fn identity(shared: &Shared, event: &Event, roster: Option<&Roster>, connection: ConnId) -> Option<Arc<Identity>> {
     // The present identity first: since the event was sent, the client may have signed in again with fewer roles.
     shared.hub.identity(connection).or_else(|| {
         let member = event.member().filter(|member| member.connection == connection);
-        member.map(|member| member.identity.clone())
+        let of_roster = || roster.and_then(|roster| roster.identity(connection).cloned());
+        member.map(|member| member.identity.clone()).or_else(of_roster)
     })
 }
 
@@ -131,7 +134,18 @@ impl Shared {
             policy.ask(identity, room, Box::new(move || drop(parked)))
         });
         if !asked && let Some(envelope) = parked.take() {
-            self.answer(envelope.event.name(), envelope.reply, Err(too_much_waits()), &WakeBatch::default());
+            self.refuse_parked(envelope, too_much_waits());
+        }
+    }
+
+    fn refuse_parked(&self, envelope: Envelope, refusal: Failure) {
+        match envelope.reply {
+            // The thread tells the node that forwarded it.
+            ReplyTo::Node { .. } => {
+                let inbox = self.inboxes.of(&envelope.address.key);
+                inbox.push(Job::News(News::Settle(Box::new(envelope), refusal)));
+            }
+            reply => self.answer(envelope.event.name(), reply, Err(refusal), &WakeBatch::default()),
         }
     }
 
@@ -213,8 +227,9 @@ impl Drop for Parked {
     fn drop(&mut self) {
         let Some(envelope) = self.take() else { return };
         let shared = self.shared.clone();
-        match envelope.event.sender_id() {
+        match envelope.event.sender_id().filter(|connection| connection.node() == shared.hub.node()) {
             Some(connection) => self.shared.run_on_shard(connection, move || shared.submit(envelope)),
+            // Events of other nodes have their order from those.
             None => shared.submit(envelope),
         }
     }

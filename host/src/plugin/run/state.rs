@@ -152,12 +152,20 @@ impl ThreadState {
             self.deadlines.cancel(scope.idle_check);
             let (owner, address) = (scope.plugin.clone(), scope.address.clone());
             let deferred = scope.take_deferred().into_iter();
-            let deferred =
-                deferred.map(|deferred| Envelope::without_reply(owner.clone(), address.clone(), deferred.event));
+            let deferred = deferred.map(|deferred| Envelope {
+                plugin: owner.clone(),
+                address: address.clone(),
+                event: deferred.event,
+                reply: deferred.reply,
+            });
             for envelope in deferred.chain(scope.loading.take().into_iter().flatten()) {
                 self.answer(envelope, unavailable(format!("the feature {} was unloaded", owner.name)));
             }
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
+            if self.partitions.is_some() {
+                self.forget_clustered(&scope);
+                continue;
+            }
             for (connection, _) in scope.members.iter().filter(|(_, member)| member.watched) {
                 self.shared.hub.unwatch(*connection, plugin, &address.key);
             }

@@ -16,6 +16,9 @@ use crate::plugin::event::{Event, Flow};
 /// Timers over it are put off, so that timers that set themselves again and again leave time for other work.
 const TIMER_TIME: Quota = Quota { per_second: 500_000, burst: 1_000_000 };
 
+/// The pause before a timer is tried again whose scope's commits the cluster has yet to take, in milliseconds.
+const BUSY_MS: u64 = 50;
+
 impl ThreadState {
     /// Queues a turn for a timer that is due, unless the timers of its plugin are over their time.
     pub(super) fn queue_timer(&mut self, plugin: u32, scope: Arc<str>, name: Box<str>, now: u64) {
@@ -35,16 +38,22 @@ impl ThreadState {
 
     /// Puts a timer off if the timers of its plugin are over their time. Returns whether they are.
     fn put_off_timer(&mut self, place: Place, name: &str, now: u64) -> bool {
-        let scope = &mut self.scopes[place];
-        let plugin = scope.plugin.number;
+        let plugin = self.scopes[place].plugin.number;
         let Some(wait) = self.timer_time.get(&plugin).and_then(|used| used.wait_ms(TIMER_TIME, now)) else {
             return false;
         };
-        if let Some(timer) = scope.timers.get_mut(name) {
-            let due = Due::Timer { plugin, scope: scope.address.key.clone(), name: name.into() };
-            timer.deadline = self.deadlines.push(now + wait, due);
-        }
+        self.delay_timer(place, name, wait);
         true
+    }
+
+    /// Puts a timer off by this time from now, in milliseconds.
+    fn delay_timer(&mut self, place: Place, name: &str, by: u64) {
+        let at = self.shared.clock.uptime_ms() + by;
+        let scope = &mut self.scopes[place];
+        if let Some(timer) = scope.timers.get_mut(name) {
+            let due = Due::Timer { plugin: scope.plugin.number, scope: scope.address.key.clone(), name: name.into() };
+            timer.deadline = self.deadlines.push(at, due);
+        }
     }
 
     /// Charges a plugin for the time of one of its timers.
@@ -68,13 +77,16 @@ impl ThreadState {
         {
             return None;
         }
+        if !self.is_ready(key) {
+            // It stays in the cluster until its event can be handled.
+            self.delay_timer(place, name, BUSY_MS);
+            return None;
+        }
         let scope = &mut self.scopes[place];
         let Timer { due_ms, payload, .. } = scope.timers.remove(name)?;
         scope.is_dirty = true;
         let event = Event::Timer { name: name.into(), payload, due_ms };
-        let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
-        self.mark_timer(&plugin, &address.key, name);
-        Some(Envelope::without_reply(plugin, address, event))
+        Some(Envelope::without_reply(scope.plugin.clone(), scope.address.clone(), event))
     }
 
     /// Drops a scope that has had no member, timer or event for its idle time. Another scope is checked again later.

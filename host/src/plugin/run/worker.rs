@@ -25,6 +25,9 @@ use crate::plugin::event::{AckMissing, Event, Flow, ReplyTo};
 /// deliveries to one room in few pieces; few enough that no client waits for long.
 const EVENTS_IN_A_ROW: usize = 64;
 
+/// The pause before work of a scope is tried again whose commits the cluster has yet to take, in milliseconds.
+const BUSY_MS: u64 = 50;
+
 /// A plugin thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -192,6 +195,9 @@ impl Worker {
             match due {
                 Due::Timer { plugin, scope, name } => self.state.queue_timer(plugin, scope, name, now),
                 Due::Idle { plugin, scope } => self.state.expire(plugin, &scope, now),
+                Due::Acknowledgement(id) if !self.state.is_ready_for_ack(id) => {
+                    self.state.put_off_ack(id, now + BUSY_MS);
+                }
                 Due::Acknowledgement(id) => {
                     if let Some(connection) = self.state.acks.get(id).map(|ack| ack.connection) {
                         let answer = Err(AckMissing::Timeout);

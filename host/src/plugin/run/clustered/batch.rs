@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::output::Output;
+use super::questions::Question;
 use super::wire::{WireOutput, encode};
 use crate::cluster::{self, EventId};
 use crate::model::{ConnId, Failure, NodeId, Payload};
+use crate::plugin::run::durable::DurableChange;
 use crate::plugin::run::job::Envelope;
+use roundhouse_contract::Counted;
 
 /// A scope: the number of its plugin, and its key.
 pub(super) type ScopeId = (u32, Arc<str>);
@@ -38,7 +41,18 @@ pub(super) struct Changed {
 pub(super) enum Step {
     Output(Output),
     /// An event is done with, which is kept until then: another owner handles it if the batch is refused.
-    Done(Envelope, Option<Result<Payload, Failure>>),
+    Done(Box<Envelope>, Option<Result<Payload, Failure>>),
+    /// An event is done with, and its answer comes later.
+    Later(Box<Envelope>, Later),
+}
+
+/// What is done when a batch is committed, before the sender of an event is answered.
+#[derive(Debug)]
+pub(super) enum Later {
+    /// Counts the recipients of the event's emits on all nodes, for this field of the answer.
+    Count { field: Box<str>, of: Counted, question: Question },
+    /// Writes a durable scope.
+    Write { change: DurableChange, answer: Payload },
 }
 
 /// A batch that waits for Redis.

@@ -47,7 +47,8 @@ impl ThreadState {
                     let owed = PendingAck { plugin, address, connection, tag, deadline, due_ms, flow, _charge: charge };
                     self.acks.expect_ack(ask, owed);
                     self.mark_ask(visit.plugin, &key, ask);
-                    let output = Output::Ask { connection, ask, outgoing: outgoing.clone(), scope: scope.clone() };
+                    let (outgoing, scope) = (outgoing.clone(), scope.clone());
+                    let output = Output::Ask { connection, ask, outgoing, scope, timeout_ms: after_ms };
                     self.output(&key, [connection.node()], output);
                 }
             }
@@ -77,13 +78,14 @@ impl ThreadState {
             }
             Effect::Watch(connection) => {
                 let identity = self.identity_of(visit, connection);
+                let is_told = identity.is_none();
                 if let Some(place) = visit.place {
                     let member = self.scopes[place].members.entry(connection).or_default();
                     member.watched = true;
                     member.came |= visit.event.comes_from() == Some(connection);
                     self.note_membership(visit, connection, identity.as_ref());
                 }
-                self.output(&key, [connection.node()], Output::Watch { connection, scope });
+                self.output(&key, [connection.node()], Output::Watch { connection, scope, is_told });
             }
             Effect::Disconnect { connection, reason } => {
                 let id = &generation.id;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use super::batch::{Batch, InFlight, Step};
+use super::batch::{Batch, InFlight, Later, Step};
+use super::node::not_known;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
 use super::wire::{WireOutput, decode, encode, outcome_to_wire};
@@ -24,6 +25,9 @@ impl ThreadState {
 
     /// Is done with an event. Without an outcome its sender hears nothing.
     pub(in crate::plugin::run) fn settle(&mut self, envelope: Envelope, outcome: Option<Result<Payload, Failure>>) {
+        if self.partitions.is_some() {
+            self.mark_told(&envelope);
+        }
         let Some(batch) = self.batch_of(&envelope.address.key) else {
             let Envelope { event, reply, .. } = envelope;
             // An event of another node is in Redis, for the owner of its scope.
@@ -33,7 +37,7 @@ impl ThreadState {
             return;
         };
         let ReplyTo::Node { id, is_committed } = envelope.reply else {
-            return batch.steps.push(Step::Done(envelope, outcome));
+            return batch.steps.push(Step::Done(Box::new(envelope), outcome));
         };
         if !is_committed {
             batch.handled.push(id);
@@ -41,6 +45,18 @@ impl ThreadState {
         let outcome = outcome.as_ref().map(outcome_to_wire);
         let answer = Output::Answer { number: id.number, outcome };
         self.output(&envelope.address.key, [id.origin], answer);
+    }
+
+    /// Is done with an event whose sender is answered later.
+    pub(super) fn settle_later(&mut self, mut envelope: Envelope, later: Later) {
+        self.mark_told(&envelope);
+        let Some(batch) = self.batch_of(&envelope.address.key) else { return };
+        if let ReplyTo::Node { id, is_committed } = &mut envelope.reply
+            && !std::mem::replace(is_committed, true)
+        {
+            batch.handled.push(*id);
+        }
+        batch.steps.push(Step::Later(Box::new(envelope), later));
     }
 
     /// Is done with a forwarded event that cannot be handled.
@@ -54,8 +70,10 @@ impl ThreadState {
     /// Has nodes do something when the open batch is committed.
     pub(super) fn output(&mut self, key: &str, nodes: impl IntoIterator<Item = NodeId>, output: Output) {
         let me = self.shared.hub.node();
+        let Some(partitions) = &self.partitions else { return };
+        let is_there = |node: &NodeId| !partitions.gone.contains(node);
+        let nodes: BTreeSet<NodeId> = nodes.into_iter().filter(is_there).collect();
         let Some(batch) = self.batch_of(key) else { return };
-        let nodes: BTreeSet<NodeId> = nodes.into_iter().collect();
         for node in nodes.iter().filter(|node| **node != me) {
             batch.send(*node, output.to_wire());
         }
@@ -100,7 +118,7 @@ impl ThreadState {
             outputs: in_flight.outputs.clone(),
         };
         owned.in_flight.push_back(in_flight);
-        partitions.node.cluster.commit(commit);
+        partitions.node.cluster.commit(self.shared.hub.node(), commit);
     }
 
     pub(super) fn committed(&mut self, partition: Partition, epoch: u64, sequence: u64, answer: Committed) {
@@ -131,10 +149,12 @@ impl ThreadState {
         for step in batch.steps {
             match step {
                 Step::Output(output) => self.shared.perform_output(&node, partition, output, &self.wakes),
-                Step::Done(Envelope { event, reply, .. }, Some(outcome)) => {
+                Step::Done(envelope, Some(outcome)) => {
+                    let Envelope { event, reply, .. } = *envelope;
                     self.shared.answer(event.name(), reply, outcome, &self.wakes);
                 }
                 Step::Done(_, None) => {}
+                Step::Later(envelope, later) => self.shared.begin_later(&node, *envelope, later),
             }
         }
     }
@@ -155,6 +175,7 @@ impl ThreadState {
         let heal = Heal {
             waiting: waiting.map(|(id, event)| (*id, event.clone())).collect(),
             forwarded: owned.forwarded.clone(),
+            taken_at: owned.taken_at,
             commit: Commit {
                 partition,
                 epoch: owned.epoch,
@@ -164,29 +185,30 @@ impl ThreadState {
                 outputs: owned.outputs_in_flight(),
             },
         };
-        node.cluster.heal(heal);
+        node.cluster.heal(self.shared.hub.node(), heal);
     }
 
     /// Gives a partition up that another node has taken. The batches up to `last` were committed before; the events of the
-    /// others are handed on.
-    fn lose(&mut self, partition: Partition, last: u64) {
+    /// others are handed on. If it is not known which were, their senders hear that.
+    fn lose(&mut self, partition: Partition, last: Option<u64>) {
         let Some(partitions) = &mut self.partitions else { return };
         let Phase::Owned(mut owned) = mem::take(&mut partitions.slot(partition).phase) else { return };
         partitions.open.retain(|open| *open != partition);
         tracing::debug!(partition = partition.0, epoch = owned.epoch, "another node has taken a partition");
-        let committed: Vec<_> = owned.take_until(last).collect();
+        let committed: Vec<_> = owned.take_until(last.unwrap_or(0)).collect();
         committed.into_iter().for_each(|batch| self.release(partition, batch));
-        let open = mem::take(&mut owned.batch).steps;
-        let steps = mem::take(&mut owned.in_flight).into_iter().flat_map(|batch| batch.steps).chain(open);
-        let uncommitted = steps.filter_map(|step| match step {
-            Step::Done(envelope, _) => Some(envelope),
-            Step::Output(_) => None,
-        });
-        let uncommitted: Vec<_> = uncommitted.collect();
-        let left = self.drop_partition(partition);
-        for envelope in uncommitted.into_iter().chain(left) {
-            self.forward(partition, envelope);
+        let in_flight = mem::take(&mut owned.in_flight).into_iter().flat_map(|batch| batch.steps);
+        let in_flight: Vec<_> = in_flight.filter_map(Step::event).collect();
+        let mut handed_on = Vec::new();
+        match last {
+            Some(_) => handed_on.extend(in_flight),
+            None => in_flight.into_iter().for_each(|Envelope { event, reply, .. }| {
+                self.shared.answer(event.name(), reply, Err(not_known()), &self.wakes);
+            }),
         }
+        handed_on.extend(mem::take(&mut owned.batch).steps.into_iter().filter_map(Step::event));
+        handed_on.extend(self.drop_partition(partition));
+        handed_on.into_iter().for_each(|envelope| self.forward(partition, envelope));
         self.handle_waiting(partition);
         self.count_owned();
     }
@@ -195,11 +217,21 @@ impl ThreadState {
     pub(super) fn lose_all(&mut self) {
         let Some(partitions) = &self.partitions else { return };
         for partition in partitions.all() {
-            self.lose(partition, 0);
+            self.lose(partition, None);
             if let Some(partitions) = &mut self.partitions {
                 partitions.slot(partition).phase = Phase::Foreign;
             }
             self.handle_waiting(partition);
+        }
+    }
+}
+
+impl Step {
+    /// The event that is done with, if it is one.
+    fn event(self) -> Option<Envelope> {
+        match self {
+            Self::Done(envelope, _) | Self::Later(envelope, _) => Some(*envelope),
+            Self::Output(_) => None,
         }
     }
 }

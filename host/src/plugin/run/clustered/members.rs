@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use super::output::Output;
+use super::wire::WireScope;
 use crate::model::{ConnId, Identity, NodeId};
 use crate::plugin::event::{Event, LeftReason, Member};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::run::job::Envelope;
+use crate::plugin::run::scope::Scope;
 use crate::plugin::run::scopes::Place;
 use crate::plugin::run::state::{ThreadState, Visit};
 
@@ -21,12 +24,49 @@ impl ThreadState {
         let scope = &mut self.scopes[place];
         let member = scope.members.get(&connection);
         scope.roster.get_or_insert_default().update(connection, member, identity);
-        let id = (visit.plugin.number, visit.address.key.clone());
-        self.name(visit.plugin);
-        if let Some(batch) = self.batch_of(&visit.address.key) {
-            batch.changed.members.insert((id, connection));
-        }
         self.check_node_of(connection);
+        // An event about a member may be tried again, by another owner, and is told then: until it is done with, the records
+        // are from before.
+        if !is_about(visit.event, connection) {
+            self.mark_member(visit.plugin, &visit.address.key, connection);
+        }
+    }
+
+    /// Removes what the cluster has of a scope whose plugin was unloaded, and its members from its room.
+    pub(in crate::plugin::run) fn forget_clustered(&mut self, scope: &Scope) {
+        let (plugin, key) = (&scope.plugin, &scope.address.key);
+        self.mark_state(plugin, key);
+        scope.timers.keys().for_each(|name| self.mark_timer(plugin, key, name));
+        let wire = WireScope { plugin: plugin.name.as_str().into(), key: (**key).into() };
+        for (connection, member) in &scope.members {
+            self.mark_member(plugin, key, *connection);
+            if member.watched {
+                let output = Output::Unwatch { connection: *connection, scope: wire.clone() };
+                self.output(key, [connection.node()], output);
+            }
+            let output = Output::Leave { connection: *connection, room: key.clone(), scope: wire.clone() };
+            self.output(key, [connection.node()], output);
+        }
+    }
+
+    fn mark_member(&mut self, plugin: &Plugin, key: &Arc<str>, connection: ConnId) {
+        self.name(plugin);
+        if let Some(batch) = self.batch_of(key) {
+            batch.changed.members.insert(((plugin.number, key.clone()), connection));
+        }
+    }
+
+    /// Notes that what an event said of a scope has been told.
+    pub(super) fn mark_told(&mut self, envelope: &Envelope) {
+        let Envelope { plugin, address, event, .. } = envelope;
+        match event {
+            Event::Joined(member) | Event::Left { member, .. } | Event::Presence { member, .. } => {
+                self.mark_member(plugin, &address.key, member.connection);
+            }
+            Event::Timer { name, .. } => self.mark_timer(plugin, &address.key, name),
+            Event::Acknowledged { ask, .. } => self.mark_ask(plugin, &address.key, *ask),
+            _ => {}
+        }
     }
 
     /// Sees to it that a member of a node that has gone does not stay.
@@ -123,4 +163,10 @@ impl ThreadState {
             self.handle(departure);
         }
     }
+}
+
+/// Whether an event says that a connection's membership has changed.
+fn is_about(event: &Event, connection: ConnId) -> bool {
+    matches!(event, Event::Joined(member) | Event::Left { member, .. } | Event::Presence { member, .. }
+        if member.connection == connection)
 }

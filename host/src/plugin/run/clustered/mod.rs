@@ -7,6 +7,7 @@
 //!
 //! - `partitions`: which partitions are owned, and the way of an event
 //! - `gate`, `batch`: what a batch changes and sends, its commit, and its end
+//! - `later`: answers that wait for more than the commit
 //! - `effects`, `members`: effects on connections of all nodes
 //! - `output`: what commits have a node do
 //! - `take`, `records`: partitions that come and go
@@ -17,12 +18,13 @@
 mod batch;
 mod effects;
 mod gate;
+mod later;
 mod members;
 pub(crate) mod node;
 mod output;
 pub(crate) mod partitions;
 mod pending;
-mod questions;
+pub(crate) mod questions;
 mod records;
 pub(crate) mod roster;
 mod take;

@@ -1,33 +1,48 @@
 //! This host as a node of a cluster: what its threads share, and the way of the cluster's news to them.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use super::output::Output;
 use super::pending::{Asks, Forwarding};
-use super::wire::{WireOutput, decode};
-use crate::cluster::{Cluster, Committed, EventId, Listener, Partition, Snapshot, View};
+use crate::cluster::{Cluster, Committed, EventId, Listener, Partition, Responder, Snapshot, View};
 use crate::hub::WakeBatch;
-use crate::model::{CloseCode, ErrorCode, Failure, NodeId};
-use crate::plugin::run::job::Job;
+use crate::model::{CloseCode, ErrorCode, Failure, NodeId, Payload};
+use crate::plugin::run::job::{Envelope, Job};
 use crate::plugin::run::shared::Shared;
 
 /// This host as a node of a cluster.
-#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) cluster: Arc<Cluster>,
     pub(super) forwarding: Forwarding,
     pub(super) asks: Asks,
     /// How many partitions each plugin thread owns.
     owned: Vec<AtomicUsize>,
+    /// Answers the questions that are for a module above.
+    pub(super) above: OnceLock<AnswerOthers>,
+}
+
+/// Answers questions of other nodes.
+type AnswerOthers = Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>;
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("cluster", &self.cluster).finish_non_exhaustive()
+    }
 }
 
 impl Node {
     pub(crate) fn new(cluster: Arc<Cluster>, n_threads: usize) -> Self {
         let owned = (0..n_threads).map(|_| AtomicUsize::new(0)).collect();
-        Self { cluster, forwarding: Forwarding::default(), asks: Asks::default(), owned }
+        Self { cluster, forwarding: Forwarding::default(), asks: Asks::default(), owned, above: OnceLock::new() }
+    }
+
+    /// Sets what answers the questions of other nodes that are for a module above.
+    pub(crate) fn answer_others(&self, answer: AnswerOthers) {
+        // It is set once, at the start.
+        let _ = self.above.set(answer);
     }
 
     pub(super) fn count_owned(&self, thread: usize, n: usize) {
@@ -55,7 +70,20 @@ pub(crate) enum News {
         id: EventId,
         event: Bytes,
     },
+    /// An owner's commit has this for the node. It has its place behind what this node still has to do as the owner before.
+    Output {
+        partition: Partition,
+        output: Bytes,
+    },
+    /// An event is refused that had been put aside.
+    Settle(Box<Envelope>, Failure),
     View(Arc<View>),
+    /// The answer to a committed event of another node.
+    Late {
+        key: Arc<str>,
+        id: EventId,
+        outcome: Result<Payload, Failure>,
+    },
     Reachable(bool),
     /// The others gave this node up.
     Reborn,
@@ -82,6 +110,12 @@ impl Hands {
     }
 }
 
+/// The failure of an event of which it is not known whether it was handled.
+pub(super) fn not_known() -> Failure {
+    let message = "this node had lost its cluster, and it is not known whether it was done: look, or try again";
+    Failure::new(ErrorCode::FeatureUnavailable, message)
+}
+
 impl Listener for Hands {
     fn taken(&self, snapshot: Snapshot) {
         self.tell(snapshot.partition, News::Taken(Box::new(snapshot)));
@@ -96,17 +130,7 @@ impl Listener for Hands {
     }
 
     fn output(&self, partition: Partition, output: Bytes) {
-        let wakes = WakeBatch::default();
-        let outputs = match decode::<Vec<WireOutput>>(&output) {
-            Ok(outputs) => outputs,
-            Err(error) => return tracing::error!(partition = partition.0, %error, "an owner's output is dropped"),
-        };
-        for output in outputs {
-            match Output::of_wire(output) {
-                Ok(output) => self.shared.perform_output(&self.node, partition, output, &wakes),
-                Err(error) => tracing::error!(partition = partition.0, %error, "an owner's output is dropped"),
-            }
-        }
+        self.tell(partition, News::Output { partition, output });
     }
 
     fn missing(&self, partition: Partition, after: u64) {
@@ -124,17 +148,15 @@ impl Listener for Hands {
     fn reborn(&self, number: NodeId) {
         // New connections belong to the new node; those of the old one are gone for all others.
         self.shared.hub.set_node(number);
-        self.tell_all(|| News::Reborn);
         let wakes = WakeBatch::default();
         for forwarded in self.node.forwarding.take_all() {
-            let message = "this node had lost its cluster, and it is not known whether it was done: look, or try again";
-            let failure = Failure::new(ErrorCode::FeatureUnavailable, message);
-            self.shared.answer(forwarded.event.name(), forwarded.reply, Err(failure), &wakes);
+            self.shared.answer(forwarded.event.name(), forwarded.reply, Err(not_known()), &wakes);
         }
+        self.tell_all(|| News::Reborn);
         self.shared.hub.close_all(CloseCode::Restart, "this node had lost its cluster: connect again");
     }
 
-    fn ask(&self, request: &[u8]) -> Vec<u8> {
-        super::questions::answer(&self.shared, request)
+    fn ask(&self, question: &[u8], responder: Responder) {
+        super::questions::answer(&self.shared, &self.node, question, responder);
     }
 }

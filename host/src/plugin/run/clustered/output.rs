@@ -25,6 +25,7 @@ pub(super) enum Output {
         ask: u64,
         outgoing: Arc<Outgoing>,
         scope: WireScope,
+        timeout_ms: u64,
     },
     Join {
         connection: ConnId,
@@ -40,6 +41,7 @@ pub(super) enum Output {
     Watch {
         connection: ConnId,
         scope: WireScope,
+        is_told: bool,
     },
     Unwatch {
         connection: ConnId,
@@ -67,7 +69,8 @@ impl Output {
                 payload: outgoing.payload().into(),
                 volatile: *volatile,
             },
-            Self::Ask { connection, ask, outgoing, scope } => WireOutput::Ask {
+            Self::Ask { connection, ask, outgoing, scope, timeout_ms } => WireOutput::Ask {
+                timeout_ms: *timeout_ms,
                 connection: connection.to_bits(),
                 ask: *ask,
                 event: outgoing.event().into(),
@@ -82,8 +85,8 @@ impl Output {
                 let (room, scope) = ((**room).into(), scope.clone());
                 WireOutput::Leave { connection: connection.to_bits(), room, scope }
             }
-            Self::Watch { connection, scope } => {
-                WireOutput::Watch { connection: connection.to_bits(), scope: scope.clone() }
+            Self::Watch { connection, scope, is_told } => {
+                WireOutput::Watch { connection: connection.to_bits(), scope: scope.clone(), is_told: *is_told }
             }
             Self::Unwatch { connection, scope } => {
                 WireOutput::Unwatch { connection: connection.to_bits(), scope: scope.clone() }
@@ -108,8 +111,8 @@ impl Output {
                 let outgoing = outgoing(event, payload)?;
                 Self::Publish(Publication { to, except, outgoing, volatile, receipt: None })
             }
-            WireOutput::Ask { connection, ask, event, payload, scope } => {
-                Self::Ask { connection: id(connection), ask, outgoing: outgoing(event, payload)?, scope }
+            WireOutput::Ask { connection, ask, event, payload, scope, timeout_ms } => {
+                Self::Ask { connection: id(connection), ask, outgoing: outgoing(event, payload)?, scope, timeout_ms }
             }
             WireOutput::Join { connection, room, scope, is_told } => {
                 Self::Join { connection: id(connection), room: room.into(), scope, is_told }
@@ -117,7 +120,9 @@ impl Output {
             WireOutput::Leave { connection, room, scope } => {
                 Self::Leave { connection: id(connection), room: room.into(), scope }
             }
-            WireOutput::Watch { connection, scope } => Self::Watch { connection: id(connection), scope },
+            WireOutput::Watch { connection, scope, is_told } => {
+                Self::Watch { connection: id(connection), scope, is_told }
+            }
             WireOutput::Unwatch { connection, scope } => Self::Unwatch { connection: id(connection), scope },
             WireOutput::Close { connection, code, reason } => {
                 Self::Close { connection: id(connection), code: close_code(code), reason: reason.into() }
@@ -138,8 +143,12 @@ impl Shared {
     ) {
         match output {
             Output::Publish(publication) => drop(self.hub.publish(publication, wakes)),
-            Output::Ask { connection, ask, outgoing, scope } => {
-                let id = node.asks.add(Owed { scope, ask, connection });
+            Output::Ask { connection, ask, outgoing, scope, timeout_ms } => {
+                let now = self.clock.uptime_ms();
+                for (id, connection) in node.asks.sweep(now) {
+                    self.hub.take_ack(connection, id);
+                }
+                let id = node.asks.add(Owed { scope, ask, connection, until_ms: now + timeout_ms });
                 if self.hub.expect_ack(connection, id) {
                     let shard = &self.hub.shards()[connection.shard()];
                     shard.push_quietly(ShardCommand::Ask { connection, id, outgoing }, wakes);
@@ -160,8 +169,11 @@ impl Shared {
                     });
                 }
             }
-            Output::Watch { connection, scope } => {
+            Output::Watch { connection, scope, is_told } => {
                 let Some((plugin, address)) = self.scope_of_wire(&scope) else { return };
+                if is_told && !self.may_join(connection, &scope.key, Action::Subscribe) {
+                    return self.tell_departure(connection, &scope, LeftReason::Disconnected);
+                }
                 match self.hub.watch(connection, (plugin.number, address.key.clone())) {
                     true => self.catch_up(connection, plugin, address),
                     false => self.tell_departure(connection, &scope, LeftReason::Disconnected),
@@ -192,12 +204,7 @@ impl Shared {
     ) {
         let identity = self.hub.identity(connection);
         let is_own = **room == *scope.key;
-        if let (Some(policy), Some(identity)) = (&self.config.rooms, identity.as_ref().filter(|_| is_told))
-            && let Verdict::Refused(refusal) = policy.check(identity, room, Action::Join, "")
-        {
-            // The owner did not know who it is.
-            self.metrics.plugin_dropped.inc();
-            tracing::debug!(%room, %refusal, "a join is dropped by the room policy");
+        if is_told && !self.may_join(connection, room, Action::Join) {
             return if is_own {
                 self.tell_departure(connection, scope, LeftReason::Left)
             };
@@ -219,6 +226,17 @@ impl Shared {
             Joined::Yes => self.tell_room_owner(room, connection, identity, Event::Joined),
             Joined::Already => {}
         }
+    }
+
+    /// Whether the room policy lets a connection in that the owner of a scope did not know.
+    fn may_join(&self, connection: ConnId, room: &str, action: Action) -> bool {
+        let (Some(policy), Some(identity)) = (&self.config.rooms, self.hub.identity(connection)) else { return true };
+        let may = matches!(policy.check(&identity, room, action, ""), Verdict::Allowed | Verdict::Authorized);
+        if !may {
+            self.metrics.plugin_dropped.inc();
+            tracing::debug!(room, %connection, "a join is dropped by the room policy");
+        }
+        may
     }
 
     /// Tells a scope that a connection is away, if it is, of which the connection becomes a member.
@@ -260,7 +278,7 @@ impl Shared {
 
     /// A client has answered, or will not.
     pub(crate) fn answered_ask(&self, node: &Node, id: u64, answer: Result<Payload, AckMissing>) {
-        let Some(Owed { scope, ask, connection }) = node.asks.take(id) else { return };
+        let Some(Owed { scope, ask, connection, .. }) = node.asks.take(id) else { return };
         if let Some((plugin, address)) = self.scope_of_wire(&scope) {
             let event = Event::Answered { ask, connection, answer };
             self.submit(Envelope::without_reply(plugin, address, event));

@@ -1,6 +1,6 @@
 //! The partitions of a plugin thread: which of them this node owns, and the events that wait for the rest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(crate) struct Partitions {
     slots: HashMap<Partition, Slot>,
     pub(super) is_up: bool,
     pub(super) view: Arc<View>,
+    /// Nodes that were in the view and are not any more, which get nothing.
+    pub(super) gone: HashSet<NodeId>,
     /// Whether members have come since the nodes were last compared with them, whose nodes may be gone.
     pub(super) is_unchecked: bool,
     /// The names of plugins, by number.
@@ -63,6 +65,8 @@ pub(super) struct Owned {
     pub(super) epoch: u64,
     /// The number of the last batch.
     pub(super) sequence: u64,
+    /// The number of the last batch before this owner's.
+    pub(super) taken_at: u64,
     pub(super) batch: Batch,
     pub(super) in_flight: VecDeque<InFlight>,
     /// The number of each node's last forwarded event.
@@ -82,6 +86,7 @@ impl Partitions {
             slots: HashMap::new(),
             is_up: true,
             view: Arc::default(),
+            gone: HashSet::new(),
             is_unchecked: false,
             names: HashMap::new(),
             open: Vec::new(),
@@ -138,6 +143,7 @@ impl ThreadState {
         let slot = partitions.slot(partition);
         let is_ready = slot.waiting.is_empty() && is_up;
         match &slot.phase {
+            Phase::Owned(owned) if !owned.has_yet_to_handle(&envelope.reply) => {}
             Phase::Owned(owned) if is_ready && owned.is_ready() => return Some(envelope),
             Phase::Foreign if is_ready => self.forward(partition, envelope),
             _ => {
@@ -146,6 +152,17 @@ impl ThreadState {
             }
         }
         None
+    }
+
+    /// Whether events of a scope can be handled now, if they are this node's.
+    pub(in crate::plugin::run) fn is_ready(&mut self, key: &str) -> bool {
+        let Some(partitions) = &mut self.partitions else { return true };
+        let is_up = partitions.is_up;
+        let slot = partitions.slot(Partition::of(key));
+        match &slot.phase {
+            Phase::Owned(owned) => is_up && slot.waiting.is_empty() && owned.is_ready(),
+            _ => true,
+        }
     }
 
     /// Hands an event to the owner of its scope.
@@ -213,7 +230,7 @@ impl ThreadState {
             let is_over = |since: u64| !partitions.is_up && now >= since + AWAY_MS;
             let (over, left): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut slot.waiting)
                 .into_iter()
-                .partition(|(since, envelope)| is_over(*since) && !envelope.event.is_guaranteed());
+                .partition(|(since, envelope)| is_over(*since) && envelope.can_be_refused());
             is_anything_left |= !left.is_empty();
             slot.waiting = left;
             refused.extend(over);
@@ -223,14 +240,27 @@ impl ThreadState {
         }
         for (_, envelope) in refused {
             let failure = unavailable("this host does not reach its cluster at the moment: try again soon".to_owned());
-            if !matches!(envelope.reply, ReplyTo::Node { .. }) {
-                self.shared.answer(envelope.event.name(), envelope.reply, Err(failure), &self.wakes);
-            }
+            self.shared.answer(envelope.event.name(), envelope.reply, Err(failure), &self.wakes);
         }
     }
 }
 
+impl Envelope {
+    /// Whether its sender is of this node, and can be refused.
+    fn can_be_refused(&self) -> bool {
+        !self.event.is_guaranteed() && !matches!(self.reply, ReplyTo::Node { .. })
+    }
+}
+
 impl Owned {
+    /// Whether the event of this reply is still to be handled here. Another owner may have had it meanwhile.
+    fn has_yet_to_handle(&self, reply: &ReplyTo) -> bool {
+        match reply {
+            ReplyTo::Node { id, is_committed: false } => self.unhandled.contains_key(id),
+            _ => true,
+        }
+    }
+
     /// Whether an event can be handled now.
     fn is_ready(&self) -> bool {
         self.in_flight.len() < MAX_IN_FLIGHT && self.healing.is_none()

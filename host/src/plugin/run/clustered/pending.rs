@@ -48,15 +48,17 @@ impl Forwarding {
         let mut table = self.table(partition);
         table.last += 1;
         let number = table.last;
+        let before = table.before(number);
         table.waiting.insert(number, Forwarded { bytes: bytes.clone(), event, reply });
-        cluster.forward(partition, number, bytes);
+        cluster.forward(cluster.me(), partition, (number, before), bytes);
     }
 
-    /// Forwards the events after this number again, which Redis has lost.
+    /// Forwards the events after this number again, which Redis may have lost.
     pub(super) fn forward_again(&self, cluster: &Cluster, partition: Partition, after: u64) {
         let table = self.table(partition);
+        let me = cluster.me();
         for (number, forwarded) in table.waiting.range(after + 1..) {
-            cluster.forward(partition, *number, forwarded.bytes.clone());
+            cluster.forward(me, partition, (*number, table.before(*number)), forwarded.bytes.clone());
         }
     }
 
@@ -65,13 +67,17 @@ impl Forwarding {
         self.table(partition).waiting.remove(&number)
     }
 
-    /// Takes all events, and begins to count anew: the node has another number.
+    /// Takes all events: the node has another number. It counts on, so that no number has two events.
     pub(super) fn take_all(&self) -> Vec<Forwarded> {
-        let take = |table: &Mutex<Table>| {
-            let table = std::mem::take(&mut *table.lock().unwrap_or_else(PoisonError::into_inner));
-            table.waiting.into_values()
-        };
-        self.tables.iter().flat_map(take).collect()
+        let take = |partition| std::mem::take(&mut self.table(partition).waiting).into_values();
+        Partition::all().flat_map(take).collect()
+    }
+}
+
+impl Table {
+    /// The number of the event before this one that waits; 0 if there is none.
+    fn before(&self, number: u64) -> u64 {
+        self.waiting.range(..number).next_back().map_or(0, |(before, _)| *before)
     }
 }
 
@@ -80,7 +86,12 @@ impl Forwarding {
 pub(crate) struct Asks {
     last: AtomicU64,
     owed: Mutex<HashMap<u64, Owed>>,
+    /// When those that came too late were removed last, in milliseconds of uptime.
+    swept_ms: AtomicU64,
 }
+
+/// The time after which a scope certainly waits for an acknowledgement no more, in milliseconds: its owner may have changed.
+const LATE_MS: u64 = 60_000;
 
 /// An acknowledgement that a client owes.
 #[derive(Debug, Clone)]
@@ -88,6 +99,8 @@ pub(crate) struct Owed {
     pub(super) scope: WireScope,
     pub(super) ask: u64,
     pub(super) connection: ConnId,
+    /// When the scope waits for it no more, in milliseconds of uptime.
+    pub(super) until_ms: u64,
 }
 
 impl Asks {
@@ -100,6 +113,16 @@ impl Asks {
         let id = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         self.lock().insert(id, owed);
         id
+    }
+
+    /// Removes those that no scope waits for any more, now and then.
+    pub(super) fn sweep(&self, now: u64) -> Vec<(u64, ConnId)> {
+        if now < self.swept_ms.load(Ordering::Relaxed) + LATE_MS {
+            return Vec::new();
+        }
+        self.swept_ms.store(now, Ordering::Relaxed);
+        let late = self.lock().extract_if(|_, owed| now > owed.until_ms + LATE_MS).collect::<Vec<_>>();
+        late.into_iter().map(|(id, owed)| (id, owed.connection)).collect()
     }
 
     pub(super) fn take(&self, id: u64) -> Option<Owed> {

@@ -16,7 +16,7 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    pub(super) fn identity(&self, connection: ConnId) -> Option<&Arc<Identity>> {
+    pub(crate) fn identity(&self, connection: ConnId) -> Option<&Arc<Identity>> {
         self.people.get(&connection)
     }
 

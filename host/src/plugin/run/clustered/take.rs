@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::output::Output;
 use super::partitions::{Owned, Phase};
 use super::records::{Subject, parse};
-use super::wire::{WireAsk, WireEnvelope, WireMembership, WireState, WireTimer, decode};
+use super::wire::{WireAsk, WireEnvelope, WireMembership, WireOutput, WireState, WireTimer, decode};
 use crate::cluster::{EventId, Partition, Snapshot, View};
 use crate::ledger::{Charge, Means, Payers};
 use crate::model::{ConnId, ErrorCode, Failure, Identity};
@@ -36,6 +37,9 @@ impl ThreadState {
             }
             News::Event { partition, id, event } => self.forwarded(partition, id, &event),
             News::View(view) => self.view(view),
+            News::Output { partition, output } => self.perform_outputs(partition, &output),
+            News::Settle(envelope, failure) => self.settle(*envelope, Some(Err(failure))),
+            News::Late { key, id, outcome } => self.late(&key, id, &outcome),
             News::Reachable(is_up) => {
                 let Some(partitions) = &mut self.partitions else { return };
                 partitions.is_up = is_up;
@@ -52,13 +56,15 @@ impl ThreadState {
         let (index, n_threads) = (self.index, self.shared.inboxes.len());
         let Some(partitions) = &mut self.partitions else { return };
         partitions.is_unchecked |= partitions.view != view;
-        partitions.view = view;
+        let before = mem::replace(&mut partitions.view, view);
+        partitions.gone.extend(before.nodes.keys().filter(|node| !partitions.view.nodes.contains_key(node)));
+        partitions.gone.retain(|node| !partitions.view.nodes.contains_key(node));
         for partition in Partition::all().filter(|partition| usize::from(partition.0) % n_threads == index) {
             let is_mine = partition.owner(&partitions.view) == Some(me);
             let slot = partitions.slot(partition);
             if is_mine && matches!(slot.phase, Phase::Foreign) {
                 slot.phase = Phase::Taking;
-                partitions.node.cluster.take(partition);
+                partitions.node.cluster.take(me, partition);
             }
         }
         self.tell_of_gone_nodes();
@@ -72,7 +78,14 @@ impl ThreadState {
             return;
         }
         let unhandled = waiting.iter().map(|(id, event)| (*id, event.clone())).collect();
-        slot.phase = Phase::Owned(Box::new(Owned { epoch, sequence, forwarded, unhandled, ..Owned::default() }));
+        slot.phase = Phase::Owned(Box::new(Owned {
+            epoch,
+            sequence,
+            taken_at: sequence,
+            forwarded,
+            unhandled,
+            ..Owned::default()
+        }));
         partitions.is_unchecked = true;
         self.restore_records(partition, records);
         // The events that were forwarded came before those that wait here.
@@ -85,6 +98,19 @@ impl ThreadState {
         slot.waiting.extend(later);
         self.count_owned();
         self.handle_waiting(partition);
+    }
+
+    /// Does what an owner's commit has this node do.
+    fn perform_outputs(&self, partition: Partition, outputs: &[u8]) {
+        let Some(partitions) = &self.partitions else { return };
+        let outputs = decode::<Vec<WireOutput>>(outputs)
+            .and_then(|outputs| outputs.into_iter().map(Output::of_wire).collect::<anyhow::Result<Vec<_>>>());
+        match outputs {
+            Ok(outputs) => outputs.into_iter().for_each(|output| {
+                self.shared.perform_output(&partitions.node, partition, output, &self.wakes);
+            }),
+            Err(error) => tracing::error!(partition = partition.0, %error, "an owner's output is dropped"),
+        }
     }
 
     /// Takes in an event that another node forwarded.
@@ -144,9 +170,16 @@ impl ThreadState {
             let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else {
                 continue;
             };
-            let orphans = mem::take(&mut owned.orphans);
+            let mut orphans = mem::take(&mut owned.orphans);
+            // A scope that was used meanwhile has begun anew.
+            orphans.retain(|(field, _)| !self.is_in_memory(field));
             self.restore_records(partition, orphans);
         }
+    }
+
+    fn is_in_memory(&self, field: &[u8]) -> bool {
+        let Some((plugin, scope, _)) = parse(field) else { return false };
+        self.shared.plugin(plugin).is_some_and(|plugin| self.scopes.find(plugin.number, scope).is_some())
     }
 
     /// The scope of a record, which is made if it is not in memory.

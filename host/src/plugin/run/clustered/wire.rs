@@ -17,7 +17,7 @@ const VERSION: u8 = 1;
 
 /// Bytes, which serde would otherwise write one by one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Blob(pub(super) Vec<u8>);
+pub(crate) struct Blob(pub(super) Vec<u8>);
 
 impl Serialize for Blob {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -59,7 +59,7 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> anyhow::Result<
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct WireIdentity {
+pub(crate) struct WireIdentity {
     user: Box<str>,
     name: Option<String>,
     roles: Vec<String>,
@@ -101,7 +101,7 @@ impl From<WireMember> for Member {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct WirePayload {
+pub(crate) struct WirePayload {
     args: Box<str>,
     attachments: Vec<Blob>,
 }
@@ -188,11 +188,6 @@ pub(super) enum WireEvent {
         name: Box<str>,
         data: Box<str>,
     },
-    Acknowledged {
-        tag: Box<str>,
-        connection: u64,
-        answer: WireAnswer,
-    },
     /// A client's answer to an event of this number, or why there is none.
     Answered {
         ask: u64,
@@ -260,8 +255,10 @@ impl WireEvent {
                 Self::Presence { member: member.into(), is_away: *is_away, n_changes: *n_changes }
             }
             Event::Query { name, data, .. } => Self::Query { name: name.clone(), data: data.clone() },
-            Event::Acknowledged { tag, connection, answer, .. } => {
-                Self::Acknowledged { tag: tag.clone(), connection: connection.to_bits(), answer: answer.into() }
+            // The next owner has its own time-out, and knows whether it has had the answer.
+            Event::Acknowledged { answer: Err(AckMissing::Timeout), .. } => return None,
+            Event::Acknowledged { ask, connection, answer, .. } => {
+                Self::Answered { ask: *ask, connection: connection.to_bits(), answer: answer.into() }
             }
             Event::Answered { ask, connection, answer } => {
                 Self::Answered { ask: *ask, connection: connection.to_bits(), answer: answer.into() }
@@ -289,10 +286,6 @@ impl WireEvent {
                 Event::Presence { member: member.into(), is_away, n_changes }
             }
             Self::Query { name, data } => Event::Query { name, data, place: None },
-            Self::Acknowledged { tag, connection, answer } => {
-                let connection = ConnId::from_bits(connection);
-                Event::Acknowledged { tag, connection, answer: answer.into_answer()?, place: None }
-            }
             Self::Answered { ask, connection, answer } => {
                 Event::Answered { ask, connection: ConnId::from_bits(connection), answer: answer.into_answer()? }
             }
@@ -301,7 +294,7 @@ impl WireEvent {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum WireAudience {
+pub(crate) enum WireAudience {
     Room(String),
     Users(Vec<String>),
     Roles(Vec<String>),
@@ -356,6 +349,7 @@ pub(super) enum WireOutput {
         event: Box<str>,
         payload: WirePayload,
         scope: WireScope,
+        timeout_ms: u64,
     },
     /// `is_told`: the owner does not know who it is, and is told.
     Join {
@@ -372,6 +366,7 @@ pub(super) enum WireOutput {
     Watch {
         connection: u64,
         scope: WireScope,
+        is_told: bool,
     },
     Unwatch {
         connection: u64,
