@@ -8,6 +8,7 @@
 //! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
 //! - [`SocketIoClient`]: a client of Socket.IO on either transport
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server, and a pooler before it
+//! - [`TestRedis`], [`TestSentinel`]: a Redis server, and a pair that fails over
 //! - [`guests`]: components to load
 //! - [`abuse`]: attacks, and their cost to others
 //! - [`faults_of_many`]: faults that count against a feature, and not against one sender
@@ -40,8 +41,10 @@ mod pgbouncer;
 mod postgres;
 mod random;
 pub mod raw;
+mod redis;
 pub mod restarts;
 mod scripts;
+mod sentinel;
 mod socketio;
 mod stub;
 mod tls;
@@ -56,7 +59,9 @@ pub use inner::InnerHost;
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::TestPostgres;
 pub use random::Random;
+pub use redis::{Persistence, TestRedis};
 pub use scripts::{Running, Script};
+pub use sentinel::TestSentinel;
 pub use socketio::{Received, SocketIoClient};
 pub use stub::{StubAnswer, StubRequest, StubServer, StubTable};
 pub use tls::{TestAuthority, TestCertificate, Tunnel, connect_tls, connect_tls_on};
