@@ -9,6 +9,7 @@
 //! - [`SocketIoClient`]: a client of Socket.IO on either transport
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server, and a pooler before it
 //! - [`TestRedis`], [`TestSentinel`]: a Redis server, and a pair that fails over
+//! - [`CuttableProxy`]: a way that breaks and hangs
 //! - [`guests`]: components to load
 //! - [`abuse`]: attacks, and their cost to others
 //! - [`faults_of_many`]: faults that count against a feature, and not against one sender
@@ -31,6 +32,7 @@ mod callgrind;
 pub mod chat;
 mod client;
 pub mod cost;
+mod cut;
 mod engine;
 mod faults;
 pub mod guests;
@@ -52,6 +54,7 @@ mod walk;
 
 pub use callgrind::CountedHost;
 pub use client::{Closed, TestClient};
+pub use cut::CuttableProxy;
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
 pub use faults::{FaultyHost, faults_of_many};
 pub use host::{Answer, TestHost, http, metric};
