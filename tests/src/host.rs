@@ -96,12 +96,17 @@ impl TestHost {
     }
 
     /// Starts a host by a command that is the host's binary or executes it.
-    pub fn start_by(mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
+    pub fn start_by(command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
+        Self::start_at(["127.0.0.1:0"; 2], command, dir, env)
+    }
+
+    /// Starts a host that listens at these addresses, for clients and for the API.
+    fn start_at([listen, api]: [&str; 2], mut command: Command, dir: TempDir, env: &[(&str, &str)]) -> Self {
         // One cache for all tests, so that each component is compiled once.
         command.env("ROUNDHOUSE_PLUGINS__CACHE", target_dir().join("compiled-for-tests"));
         // No leeway is needed, because the host and the tests have the same clock.
         command.env("ROUNDHOUSE_AUTH__JWT__LEEWAY", "0s");
-        command.args(["serve", "--listen", "127.0.0.1:0", "--api", "127.0.0.1:0"]).envs(env.iter().copied());
+        command.args(["serve", "--listen", listen, "--api", api]).envs(env.iter().copied());
         if dir.path().join("roundhouse.toml").exists() {
             command.args(["--config", "roundhouse.toml"]);
         }
@@ -131,6 +136,12 @@ impl TestHost {
     pub fn restart(&mut self) {
         let dir = self.dir.take().expect("there is a folder");
         *self = Self::start_in(dir, &[]);
+    }
+
+    /// Starts another host in the folder of this one, which must have ended, at these addresses for clients and the API.
+    pub fn restart_at(&mut self, addresses: [&str; 2], env: &[(&str, &str)]) {
+        let dir = self.dir.take().expect("there is a folder");
+        *self = Self::start_at(addresses, Self::command(dir.path()), dir, env);
     }
 
     /// The path of the host's binary, beside the folder that this test was built into.

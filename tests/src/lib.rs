@@ -9,6 +9,7 @@
 //! - [`SocketIoClient`]: a client of Socket.IO on either transport
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server, and a pooler before it
 //! - [`TestRedis`], [`TestSentinel`]: a Redis server, and a pair that fails over
+//! - [`TestCluster`]: several hosts over a Redis; [`TestBalancer`]: HAProxy before them; [`ShiftedClock`]: a host's wall clock
 //! - [`CuttableProxy`]: a way that breaks and hangs
 //! - [`guests`]: components to load
 //! - [`abuse`]: attacks, and their cost to others
@@ -27,10 +28,12 @@
 //! - [`skip`]: reports a test that lacks a requirement
 
 pub mod abuse;
+mod balancer;
 pub mod bench;
 mod callgrind;
 pub mod chat;
 mod client;
+mod cluster;
 pub mod cost;
 mod cut;
 mod engine;
@@ -47,13 +50,16 @@ mod redis;
 pub mod restarts;
 mod scripts;
 mod sentinel;
+mod shifted_clock;
 mod socketio;
 mod stub;
 mod tls;
 mod walk;
 
+pub use balancer::TestBalancer;
 pub use callgrind::CountedHost;
 pub use client::{Closed, TestClient};
+pub use cluster::{ClusterOptions, Engine, TestCluster};
 pub use cut::CuttableProxy;
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
 pub use faults::{FaultyHost, faults_of_many};
@@ -65,6 +71,7 @@ pub use random::Random;
 pub use redis::{Persistence, TestRedis};
 pub use scripts::{Running, Script};
 pub use sentinel::TestSentinel;
+pub use shifted_clock::ShiftedClock;
 pub use socketio::{Received, SocketIoClient};
 pub use stub::{StubAnswer, StubRequest, StubServer, StubTable};
 pub use tls::{TestAuthority, TestCertificate, Tunnel, connect_tls, connect_tls_on};
