@@ -11,6 +11,7 @@
 //! - [`TestRedis`], [`TestSentinel`]: a Redis server, and a pair that fails over
 //! - [`TestCluster`]: several hosts over a Redis; [`TestBalancer`]: HAProxy before them; [`ShiftedClock`]: a host's wall clock
 //! - [`CuttableProxy`]: a way that breaks and hangs
+//! - [`fault_bench`]: agents on several hosts that have faults
 //! - [`guests`]: components to load
 //! - [`abuse`]: attacks, and their cost to others
 //! - [`faults_of_many`]: faults that count against a feature, and not against one sender
@@ -37,6 +38,7 @@ mod cluster;
 pub mod cost;
 mod cut;
 mod engine;
+pub mod fault_bench;
 mod faults;
 pub mod guests;
 mod host;

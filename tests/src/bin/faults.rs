@@ -1,0 +1,66 @@
+//! Strikes several hosts with faults while agents work on them, and checks what everybody sees: `cargo run --release -p
+//! roundhouse-tests --bin faults -- --seed 1 --seconds 60 --nodes 3 [--agents 60] [--fault kill,stop,…]`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser;
+use roundhouse_tests::fault_bench::{Fault, Options, run};
+
+/// Strikes several hosts with faults while agents work on them.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The seed of everything that is chosen
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The time in which faults begin
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// The number of hosts; one runs without a cluster
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// The number of agents
+    #[arg(long, default_value_t = 60)]
+    agents: usize,
+    /// The faults, by chance one after another; `sentinel` goes without the other faults of Redis
+    #[arg(long, value_delimiter = ',', num_args = 0..)]
+    fault: Option<Vec<Fault>>,
+    /// The seconds after a death within which the dead have to be gone
+    #[arg(long, default_value_t = 5.0)]
+    ghosts: f64,
+    /// Connect pages through HAProxy
+    #[arg(long)]
+    balancer: bool,
+    /// More configuration of the hosts, in TOML
+    #[arg(long, default_value = "")]
+    config: String,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let default = if arguments.nodes == 1 {
+        vec![Fault::Kill, Fault::Stop, Fault::Clock, Fault::Swap]
+    } else {
+        use Fault::{Clock, Cut, Kill, RedisData, RedisEmpty, Stop, Swap};
+        vec![Kill, Stop, Cut, RedisEmpty, RedisData, Clock, Swap]
+    };
+    let options = Options {
+        seed: arguments.seed,
+        time: Duration::from_secs(arguments.seconds),
+        nodes: arguments.nodes,
+        agents: arguments.agents,
+        faults: arguments.fault.unwrap_or(default),
+        ghosts: Duration::from_secs_f64(arguments.ghosts),
+        is_balanced: arguments.balancer,
+        config: arguments.config,
+    };
+    let tokio = tokio::runtime::Runtime::new()?;
+    let (text, code) = match tokio.block_on(run(options)) {
+        Ok(report) => (report.to_string(), ExitCode::SUCCESS),
+        Err(failure) => (failure.to_string(), ExitCode::FAILURE),
+    };
+    writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")?;
+    Ok(code)
+}
