@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod cluster;
 mod docs;
 mod features;
 mod isolation;

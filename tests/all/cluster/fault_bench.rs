@@ -1,0 +1,39 @@
+//! A short run of the fault bench, with a fixed seed.
+
+use std::time::Duration;
+
+use roundhouse_tests::fault_bench::{Fault, Options, run};
+use roundhouse_tests::{TestRedis, skip};
+
+fn options(nodes: usize, faults: &[Fault]) -> Options {
+    Options {
+        seed: 1,
+        time: Duration::from_secs(5),
+        nodes,
+        agents: 12,
+        faults: faults.to_vec(),
+        ghosts: Duration::from_secs(5),
+        is_balanced: false,
+        config: String::new(),
+    }
+}
+
+async fn check(options: Options) {
+    match run(options).await {
+        Ok(report) => assert!(report.rests > 1 && report.messages.1 > 0, "{report}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_host_keeps_its_promises() {
+    check(options(1, &[Fault::Stop])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_of_a_cluster_keep_their_promises() {
+    if let Err(why) = TestRedis::start() {
+        return skip("hosts_of_a_cluster_keep_their_promises", &why);
+    }
+    check(options(3, &[Fault::Kill, Fault::Cut])).await;
+}
