@@ -21,7 +21,7 @@ const LOG: (&str, &str) = ("RUST_LOG", "info");
 /// The Redis that the hosts share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// None: the only host runs without a cluster.
+    /// None: the hosts run apart.
     None,
     /// One server.
     Redis(Persistence),
@@ -91,10 +91,8 @@ impl TestCluster {
     /// If Redis is not installed, with the reason.
     ///
     /// # Panics
-    /// If a host does not start, or if several are to run without a Redis, or cuttable over a Sentinel, which names
-    /// addresses that lead past the proxies.
+    /// If a host does not start, or is to be cuttable over a Sentinel, which names addresses that lead past the proxies.
     pub fn start_with(options: &ClusterOptions) -> Result<Self, String> {
-        assert!(options.nodes == 1 || options.engine != Engine::None, "hosts become one over a Redis alone");
         let servers = match options.engine {
             Engine::None => Servers::None,
             Engine::Redis(persistence) => Servers::One(TestRedis::start_with(persistence)?),

@@ -7,16 +7,11 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Full};
-use hyper::{HeaderMap, Method, Request};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 
-use crate::{NOTHING, TIMEOUT, TestClient, eventually, target_dir};
+use crate::{Answer, NOTHING, TIMEOUT, TestClient, eventually, http, target_dir};
 
 /// The event that marks the end of received frames: a service may emit it to all clients.
 const FENCE: &str = "system:notification";
@@ -35,34 +30,6 @@ pub struct TestHost {
     pub key: String,
 }
 
-/// A response of the API.
-#[derive(Debug)]
-pub struct Answer {
-    /// The HTTP status.
-    pub status: u16,
-    /// The headers.
-    pub headers: HeaderMap,
-    /// The body, if it is JSON.
-    pub body: Value,
-    /// The body as text.
-    pub text: String,
-}
-
-impl Answer {
-    /// A header; empty if it is missing.
-    pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).map_or("", |value| value.to_str().expect("headers are text"))
-    }
-
-    /// The body: the result if the status is 200, else the error.
-    fn into_result(self) -> Result<Value, Value> {
-        match self.status {
-            200 => Ok(self.body),
-            _ => Err(self.body),
-        }
-    }
-}
-
 impl TestHost {
     /// Starts a host in development mode, which is without configuration.
     pub fn start() -> Self {
@@ -71,19 +38,12 @@ impl TestHost {
 
     /// Starts a host with a configuration, and additional environment variables.
     pub fn start_with(toml: &str, env: &[(&str, &str)]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        if !toml.is_empty() {
-            fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
-        }
-        Self::start_in(dir, env)
+        Self::start_in(configured(toml), env)
     }
 
     /// Starts a host with a configuration, by a command that executes its arguments, such as `env`.
     pub fn start_under(prefix: &[&str], toml: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary folder");
-        if !toml.is_empty() {
-            fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
-        }
+        let dir = configured(toml);
         let mut command = Self::in_folder(Command::new(prefix[0]), dir.path());
         command.args(&prefix[1..]).arg(Self::binary());
         Self::start_by(command, dir, &[])
@@ -134,8 +94,7 @@ impl TestHost {
 
     /// Starts another host in the folder of this one, which must have ended. The ports change.
     pub fn restart(&mut self) {
-        let dir = self.dir.take().expect("there is a folder");
-        *self = Self::start_in(dir, &[]);
+        self.restart_at(["127.0.0.1:0"; 2], &[]);
     }
 
     /// Starts another host in the folder of this one, which must have ended, at these addresses for clients and the API.
@@ -356,51 +315,19 @@ impl TestHost {
     }
 }
 
+/// A new folder with a configuration, unless that is empty.
+fn configured(toml: &str) -> TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    if !toml.is_empty() {
+        fs::write(dir.path().join("roundhouse.toml"), toml).expect("a configuration can be written");
+    }
+    dir
+}
+
 impl Drop for TestHost {
     fn drop(&mut self) {
         // The host may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Makes one HTTP call.
-///
-/// # Errors
-/// If no response arrives in time.
-pub async fn http(
-    base: &str,
-    method: &str,
-    path: &str,
-    headers: &[(&str, &str)],
-    body: impl Into<Bytes>,
-) -> anyhow::Result<Answer> {
-    let address = base.trim_start_matches("http://").trim_start_matches("ws://");
-    let mut request =
-        Request::builder().method(Method::from_bytes(method.as_bytes())?).uri(path).header("host", address);
-    for (name, value) in headers {
-        request = request.header(*name, *value);
-    }
-    let request = request.body(Full::new(body.into()))?;
-    let answered = async {
-        let socket = TcpStream::connect(address).await.context("nobody listens")?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-        let connection = tokio::spawn(connection);
-        let response = sender.send_request(request).await?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let text = String::from_utf8(response.into_body().collect().await?.to_bytes().into())?;
-        connection.abort();
-        ensure!((200..600).contains(&status), "a status that makes no sense: {status}");
-        Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(json!(null)), text })
-    };
-    tokio::time::timeout(TIMEOUT, answered).await.context("no answer in time")?
-}
-
-/// The value of one of the host's Prometheus metrics.
-pub async fn metric(api: &str, name: &str) -> u64 {
-    let metrics = http(api, "GET", "/metrics", &[], "").await.expect("an answer").text;
-    let name = format!("roundhouse_{name} ");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
-    line.and_then(|figure| figure.parse().ok()).unwrap_or_else(|| panic!("there is no figure {name}: {metrics}"))
 }

@@ -38,6 +38,10 @@ impl TestSentinel {
         // What `redis-sentinel` runs too.
         let child = spawn("redis-server", dir.path(), &["sentinel.conf", "--sentinel"]);
         let sentinel = Self { servers, port, child, _dir: dir };
+        // It asks servers for their state every ten seconds otherwise, and chooses by what it knows.
+        wait_until("the Sentinel answers", || {
+            cli(port, &["SENTINEL", "DEBUG", "INFO-PERIOD", "200"]).is_ok_and(|answer| answer == "OK")
+        });
         sentinel.wait_for_replica();
         Ok(sentinel)
     }

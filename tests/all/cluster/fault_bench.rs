@@ -10,6 +10,7 @@ fn options(nodes: usize, faults: &[Fault]) -> Options {
         seed: 1,
         time: Duration::from_secs(5),
         nodes,
+        is_apart: false,
         agents: 12,
         faults: faults.to_vec(),
         ghosts: Duration::from_secs(5),
@@ -28,6 +29,12 @@ async fn check(options: Options) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_host_keeps_its_promises() {
     check(options(1, &[Fault::Stop])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_that_are_no_cluster_are_found_out() {
+    let failure = run(Options { is_apart: true, ..options(2, &[]) }).await.expect_err("agents do not see all others");
+    assert!(failure.invariant().contains("sees exactly"), "{failure}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

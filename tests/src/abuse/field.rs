@@ -13,7 +13,7 @@ use super::handshake::Handshake;
 use super::line::Line;
 use super::tally::Tally;
 use crate::bench::token;
-use crate::host::{Answer, http};
+use crate::http::{Answer, http};
 use crate::raw;
 
 /// The time-out of an attacker's handshake.

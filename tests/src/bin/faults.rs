@@ -21,6 +21,9 @@ struct Arguments {
     /// The number of hosts; one runs without a cluster
     #[arg(long, default_value_t = 3)]
     nodes: usize,
+    /// Run the hosts without a cluster, which the bench has to find out
+    #[arg(long)]
+    apart: bool,
     /// The number of agents
     #[arg(long, default_value_t = 60)]
     agents: usize,
@@ -40,7 +43,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
-    let default = if arguments.nodes == 1 {
+    let default = if arguments.nodes == 1 || arguments.apart {
         vec![Fault::Kill, Fault::Stop, Fault::Clock, Fault::Swap]
     } else {
         use Fault::{Clock, Cut, Kill, RedisData, RedisEmpty, Stop, Swap};
@@ -50,6 +53,7 @@ fn main() -> anyhow::Result<ExitCode> {
         seed: arguments.seed,
         time: Duration::from_secs(arguments.seconds),
         nodes: arguments.nodes,
+        is_apart: arguments.apart,
         agents: arguments.agents,
         faults: arguments.fault.unwrap_or(default),
         ghosts: Duration::from_secs_f64(arguments.ghosts),

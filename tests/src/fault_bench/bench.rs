@@ -33,6 +33,8 @@ pub struct Options {
     pub time: Duration,
     /// The number of hosts; one runs without a cluster.
     pub nodes: usize,
+    /// Whether several hosts run without a cluster too, which the bench has to find out.
+    pub is_apart: bool,
     /// The number of agents.
     pub agents: usize,
     /// The faults, one after another.
@@ -245,16 +247,17 @@ impl Bench {
 
 fn cluster_options(options: &Options) -> ClusterOptions {
     let has = |needed: fn(Fault) -> bool| options.faults.iter().any(|fault| needed(*fault));
-    assert!(options.nodes > 1 || !has(Fault::needs_cluster), "there is no Redis to harm with one host");
+    let is_apart = options.is_apart || options.nodes == 1;
+    assert!(!is_apart || !has(Fault::needs_cluster), "there is no Redis to harm without a cluster");
     let is_sentinel = options.faults.contains(&Fault::Sentinel);
     assert!(
         !is_sentinel || !has(Fault::needs_one_redis),
         "sentinel and the other faults of Redis need runs of their own"
     );
-    let engine = match options.nodes {
-        1 => Engine::None,
-        _ if is_sentinel => Engine::Sentinel,
-        _ => Engine::Redis(Persistence::AppendOnly),
+    let engine = match (is_apart, is_sentinel) {
+        (true, _) => Engine::None,
+        (false, true) => Engine::Sentinel,
+        (false, false) => Engine::Redis(Persistence::AppendOnly),
     };
     ClusterOptions {
         nodes: options.nodes,

@@ -75,6 +75,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// The invariant, as a sentence.
+    pub fn invariant(&self) -> &'static str {
+        self.violation.invariant
+    }
+
     /// The failure with the part of the record's story that concerns it.
     pub(super) fn new(violation: Violation, record: &Record, report: Report) -> Box<Self> {
         let story = record.story(&violation.pages, &violation.places, STORY_LINES);
