@@ -14,6 +14,8 @@ fn options(nodes: usize, faults: &[Fault]) -> Options {
         agents: 12,
         faults: faults.to_vec(),
         ghosts: Duration::from_secs(5),
+        // Each host of a cluster has a store of its own here.
+        reads_history: nodes == 1,
         is_balanced: false,
         config: String::new(),
     }

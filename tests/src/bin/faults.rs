@@ -33,6 +33,9 @@ struct Arguments {
     /// The seconds after a death within which the dead have to be gone
     #[arg(long, default_value_t = 5.0)]
     ghosts: f64,
+    /// Do not check the history of rooms, which hosts with a store each know in part
+    #[arg(long)]
+    skip_history: bool,
     /// Connect pages through HAProxy
     #[arg(long)]
     balancer: bool,
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
         agents: arguments.agents,
         faults: arguments.fault.unwrap_or(default),
         ghosts: Duration::from_secs_f64(arguments.ghosts),
+        reads_history: !arguments.skip_history,
         is_balanced: arguments.balancer,
         config: arguments.config,
     };
