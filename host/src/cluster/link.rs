@@ -43,6 +43,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// How long the nodes have to put back what they know, after Redis has lost everything, before partitions are taken.
 const SETTLE_MS: u64 = 2000;
 
+/// How many partitions are checked with each beat: all of them within half a minute.
+const CHECKED_AT_ONCE: usize = 4;
+
 /// After which time what partitions have of a node that has gone is removed.
 const FORGET_AFTER_MS: u64 = 10_000;
 
@@ -147,6 +150,8 @@ pub(super) struct Link {
     /// Whether a beat is due before its time.
     is_beat_due: bool,
     is_leaving: bool,
+    /// The number of the partition that was checked last.
+    checked: u8,
     listener: Option<Arc<dyn Listener>>,
 }
 
@@ -198,6 +203,7 @@ impl Link {
             gone: HashMap::new(),
             is_beat_due: false,
             is_leaving: false,
+            checked: 0,
             listener: None,
         })
     }
@@ -354,6 +360,7 @@ impl Link {
                     self.beat();
                     self.trim();
                     self.forget_gone();
+                    self.check_next();
                 }
                 _ = look.tick() => self.look(),
             }
@@ -584,6 +591,8 @@ impl Link {
                     Arrival::Nothing => {}
                 }
             }
+            // Without an event of its own the owner would not notice.
+            ops::TAKEN => self.check(Partition(*message.get(1)?)),
             ops::EVENT => {
                 let partition = Partition(*message.get(1)?);
                 let origin = NodeId(u16::from_be_bytes(message.get(2..4)?.try_into().ok()?));
@@ -729,6 +738,14 @@ impl Link {
         owned.forwarded.begin_reading();
         let cmd = ops::check(&self.keys, partition, self.me, owned.epoch, owned.answered);
         self.outgoing.push_back((Op::Check(partition), cmd));
+    }
+
+    /// Checks some of the partitions, each in its turn, in case that a message went astray.
+    fn check_next(&mut self) {
+        for _ in 0..CHECKED_AT_ONCE {
+            self.checked = self.checked.wrapping_add(1);
+            self.check(Partition(self.checked));
+        }
     }
 
     /// Removes the messages that came from Redis.

@@ -158,11 +158,11 @@ impl Cluster {
         self.send(Command::Run(Task(Box::pin(task))));
     }
 
-    /// Asks nodes, and waits for their answers for at most a second.
+    /// Asks nodes, and waits for their answers for at most two seconds: a node that was killed is given up within that.
     pub async fn ask(&self, nodes: Vec<NodeId>, request: Vec<u8>) -> Answers {
         let (id, answers) = self.peers.begin(&nodes);
         self.send(Command::Ask { id, nodes, request: request.into() });
-        answers.wait(AWAY_AFTER).await
+        answers.wait(2 * AWAY_AFTER).await
     }
 
     /// The other nodes that live.

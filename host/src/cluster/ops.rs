@@ -95,10 +95,11 @@ pub(super) const OUTPUT: u8 = 0;
 pub(super) const EVENT: u8 = 1;
 pub(super) const QUESTION: u8 = 2;
 pub(super) const ANSWER: u8 = 3;
+pub(super) const TAKEN: u8 = 4;
 
 pub(super) fn take(keys: &Keys, partition: Partition, me: NodeId, epoch: u64) -> Cmd {
     let mut cmd = call(&scripts::TAKE, &[keys.partition(partition), keys.waiting(partition)]);
-    cmd.arg(me.0).arg(epoch);
+    cmd.arg(me.0).arg(epoch).arg(keys.channel_prefix()).arg(&[TAKEN, partition.0][..]);
     cmd
 }
 

@@ -1,6 +1,11 @@
 -- Takes a partition for a node: raises its epoch, which fences its owner. Returns all that it holds.
--- KEYS: the partition, its waiting events. ARGV: the node's number, the highest epoch that the node knows.
+-- KEYS: the partition, its waiting events. ARGV: the node's number, the highest epoch that the node knows, the prefix of
+-- channels, the message to the owner before.
 local epoch = math.max(tonumber(redis.call('HGET', KEYS[1], 'epoch') or 0), tonumber(ARGV[2])) + 1
+local before = redis.call('HGET', KEYS[1], 'owner')
+if before and before ~= ARGV[1] then
+  redis.call('PUBLISH', ARGV[3] .. before, ARGV[4])
+end
 local sequence = redis.call('HGET', KEYS[1], 'sequence') or '0'
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'owner', ARGV[1], 'sequence', sequence, 'b' .. epoch, sequence)
 redis.call('HDEL', KEYS[1], 'b' .. (epoch - 16))

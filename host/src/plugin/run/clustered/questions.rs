@@ -236,8 +236,12 @@ impl Shared {
         let others = node.cluster.others();
         if !others.is_empty() {
             for (other, answer) in node.cluster.ask(others, bytes).await {
-                let reply = answer.and_then(|answer| decode::<Reply>(&answer).ok());
-                replies.push(reply.ok_or_else(|| silent(node, other))?);
+                match answer.and_then(|answer| decode::<Reply>(&answer).ok()) {
+                    Some(reply) => replies.push(reply),
+                    None if node.cluster.view().nodes.contains_key(&other) => return Err(silent(node, other)),
+                    // It has gone with its connections.
+                    None => {}
+                }
             }
         }
         Ok(replies)
