@@ -175,6 +175,8 @@ impl Membership {
     fn begin(cluster: Arc<Cluster>, joining: Joining, runtime: &Runtime, hub: &Hub) -> anyhow::Result<Self> {
         let listener = runtime.cluster_listener().context("the plugin threads know of no cluster")?;
         let thread = joining.listen(|me| hub.set_node(me), listener).context("cannot join the cluster")?;
+        let restoring = runtime.clone();
+        thread::Builder::new().name("restore".to_owned()).spawn(move || restoring.restore_owned())?;
         Ok(Self { cluster, thread })
     }
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    CuttableProxy, Persistence, ShiftedClock, SocketIoClient, TestBalancer, TestClient, TestHost, TestRedis,
-    TestSentinel, eventually,
+    CuttableProxy, Persistence, ShiftedClock, SocketIoClient, TestBalancer, TestClient, TestHost, TestPostgres,
+    TestRedis, TestSentinel, eventually,
 };
 
 /// The secret of the hosts' tokens.
@@ -74,13 +74,15 @@ struct Node {
 pub struct TestCluster {
     nodes: Vec<Node>,
     servers: Servers,
+    /// The database that the hosts share. It ends after them.
+    _database: Option<TestPostgres>,
 }
 
 impl TestCluster {
     /// Starts this many hosts over one server.
     ///
     /// # Errors
-    /// If Redis is not installed, with the reason.
+    /// If Redis or PostgreSQL is not installed, with the reason.
     pub fn start(nodes: usize) -> Result<Self, String> {
         Self::start_with(&ClusterOptions::of(nodes))
     }
@@ -88,7 +90,7 @@ impl TestCluster {
     /// Starts a cluster.
     ///
     /// # Errors
-    /// If Redis is not installed, with the reason.
+    /// If Redis or PostgreSQL is not installed, with the reason.
     ///
     /// # Panics
     /// If a host does not start, or is to be cuttable over a Sentinel, which names addresses that lead past the proxies.
@@ -99,8 +101,10 @@ impl TestCluster {
             Engine::Sentinel => Servers::Sentinel(TestSentinel::start()?),
         };
         assert!(!options.is_cuttable || matches!(servers, Servers::One(_)), "only the way to one server can be cut");
-        let nodes = (0..options.nodes).map(|number| Node::start(number, options, &servers)).collect();
-        Ok(Self { nodes, servers })
+        let database = (!matches!(servers, Servers::None)).then(TestPostgres::start).transpose()?;
+        let url = database.as_ref().map(TestPostgres::url);
+        let nodes = (0..options.nodes).map(|number| Node::start(number, options, &servers, url.as_deref())).collect();
+        Ok(Self { nodes, servers, _database: database })
     }
 
     /// The number of hosts.
@@ -241,7 +245,7 @@ impl TestCluster {
 }
 
 impl Node {
-    fn start(number: usize, options: &ClusterOptions, servers: &Servers) -> Self {
+    fn start(number: usize, options: &ClusterOptions, servers: &Servers, database: Option<&str>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let (url, proxy) = match servers {
             Servers::None => (None, None),
@@ -252,7 +256,7 @@ impl Node {
             Servers::One(redis) => (Some(redis.url()), None),
             Servers::Sentinel(sentinel) => (Some(sentinel.url()), None),
         };
-        fs::write(dir.path().join("roundhouse.toml"), config(number, options, url.as_deref()))
+        fs::write(dir.path().join("roundhouse.toml"), config(number, options, url.as_deref(), database))
             .expect("a configuration can be written");
         let clock = options.has_clocks.then(|| ShiftedClock::in_folder(dir.path()));
         let mut host = start_host(dir, clock.as_ref());
@@ -266,12 +270,13 @@ fn start_host(dir: TempDir, clock: Option<&ShiftedClock>) -> TestHost {
 }
 
 /// The configuration of a host.
-fn config(number: usize, options: &ClusterOptions, redis: Option<&str>) -> String {
+fn config(number: usize, options: &ClusterOptions, redis: Option<&str>, database: Option<&str>) -> String {
     let keys = format!("[[api_keys]]\nname = \"tests\"\nkey = \"{KEY}\"\nscopes = [\"publish\", \"admin\"]\n");
     let cluster = redis.map_or_else(String::new, |url| {
         format!("[cluster]\nredis = \"{url}\"\nname = \"test\"\nnode = \"{}\"\n", name_of(number))
     });
-    format!("auth.jwt.secret = \"{SECRET}\"\n{}\n{keys}{cluster}", options.config)
+    let store = database.map_or_else(String::new, |url| format!("[store]\nurl = \"{url}\"\n"));
+    format!("auth.jwt.secret = \"{SECRET}\"\n{}\n{keys}{cluster}{store}", options.config)
 }
 
 /// The name of a host in its cluster: `a`, `b` and so on.

@@ -253,7 +253,7 @@ impl Api {
         });
         match block {
             Some(block) => store.put_scope(record(block), Charge::default(), Some(acknowledge), None),
-            None => store.drop_scope(STORED_AS, id, Some(acknowledge), None),
+            None => store.drop_scope(STORED_AS, id, 0, Some(acknowledge), None),
         }
         match timeout(STORE_TIMEOUT, written).await {
             Ok(Ok(outcome)) => Ok(outcome?),
@@ -297,6 +297,7 @@ fn record(block: &Block) -> ScopeRecord {
         sequence: 1,
         timers: Vec::new(),
         expires_ms: block.until_ms,
+        epoch: 0,
     }
 }
 

@@ -460,8 +460,6 @@ impl Link {
             Op::Check(partition) => self.checked(partition, answer)?,
             Op::Revive => {
                 self.run = ops::bytes(answer)?.to_vec();
-                // Streams begin anew.
-                self.outputs.clear();
                 self.beat();
             }
             Op::Leave => return Ok(true),

@@ -113,8 +113,8 @@ impl Config {
         };
         ensure!(shards <= ConnId::MAX_SHARDS, "shards is {shards}, and may be {}", ConnId::MAX_SHARDS);
         let limits = file.limits;
-        let store = file.store.into_config(dir)?;
         let cluster = file.cluster.into_config(listen, dir)?;
+        let store = file.store.into_config(cluster.is_some(), dir)?;
         let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;
         let keys = into_keys(file.api_keys, dir)?;

@@ -32,6 +32,9 @@ use crate::model::{Clock, ConnId, ErrorCode, Failure, Payload};
 use crate::policy::{Action, Verdict};
 use crate::store::{Listener, Store, StoreConfig};
 
+/// How long a node may take to get its first partitions. A node that gets none has nothing to restore.
+const FIRST_TAKES: Duration = Duration::from_secs(3);
+
 /// The plugins of a host and the threads that run them. Clones share both.
 #[derive(Debug, Clone)]
 pub struct Runtime(pub(super) Arc<Inner>);
@@ -135,6 +138,16 @@ impl Runtime {
     /// What hears the news of the cluster; none if the host is alone.
     pub fn cluster_listener(&self) -> Option<Arc<dyn crate::cluster::Listener>> {
         Hands::new(&self.0.shared).map(|hands| Arc::new(hands) as _)
+    }
+
+    /// Restores the durable scopes that this node of a cluster owns and that the cluster does not have, when the node has taken
+    /// its first partitions. Waits for the database.
+    pub fn restore_owned(&self) {
+        let until = std::time::Instant::now() + FIRST_TAKES;
+        while self.n_owned_partitions() == Some(0) && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.0.lifecycle.restore_owned();
     }
 
     /// The cluster; none if the host is alone.

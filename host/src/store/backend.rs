@@ -45,6 +45,8 @@ pub struct ScopeRecord {
     pub timers: Vec<TimerRecord>,
     /// When it may be deleted, in milliseconds since 1970.
     pub expires_ms: u64,
+    /// The epoch of the node that owned it, in a database that a cluster shares; otherwise 0. SQLite does not store it.
+    pub epoch: u64,
 }
 
 /// A timer of a durable scope.
@@ -90,10 +92,10 @@ pub(super) enum Write<'a> {
     Insert(&'a Promise),
     /// Delete a document that an earlier attempt may have inserted.
     Retract(&'a Promise),
-    /// Write a scope.
+    /// Write a scope, unless a shared database has it of a newer owner.
     PutScope(&'a ScopeRecord),
-    /// Delete a scope.
-    DropScope { plugin: &'a str, key: &'a str },
+    /// Delete a scope, unless a shared database has it of a newer owner, or has it with a later expiry.
+    DropScope { plugin: &'a str, key: &'a str, epoch: u64, expires_ms: u64 },
     /// Remember the answer to a call.
     Remember(&'a AnsweredCall),
 }

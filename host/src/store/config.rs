@@ -17,6 +17,8 @@ pub struct StoreConfig {
     pub journal: PathBuf,
     /// How long a document may wait to be stored before its promise expires.
     pub give_up: Duration,
+    /// Whether the nodes of a cluster share the database, instead of one host owning it.
+    pub is_shared: bool,
 }
 
 /// A database.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 
 use super::backend::Backend;
-use super::config::StoreUrl;
+use super::config::{StoreConfig, StoreUrl};
 use super::identity;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
@@ -18,7 +18,8 @@ use super::sqlite::Sqlite;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// A database that this host owns. A host writes whole states from its memory, so a database has one owner.
+/// A database that this host owns, or shares with the nodes of its cluster. A host writes whole states from its memory, so
+/// a database has one owner, or each of its scopes has.
 pub(super) struct Database {
     /// The connection to write with.
     pub(super) writing: Box<dyn Backend>,
@@ -29,12 +30,12 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Connects to a database. `journal` is the folder that has this host's name.
+    /// Connects to a database. The journal's folder has this host's name.
     ///
     /// # Errors
     /// Where the database cannot be used, or another host owns it.
-    pub(super) fn open(url: &StoreUrl, journal: &Path) -> anyhow::Result<Self> {
-        match url {
+    pub(super) fn open(config: &StoreConfig) -> anyhow::Result<Self> {
+        match &config.url {
             StoreUrl::Sqlite(path) => {
                 // One lock for all names of a file.
                 let path = &fs::canonicalize(path).unwrap_or_else(|_| path.clone());
@@ -45,8 +46,11 @@ impl Database {
                 Ok(Self { writing: Box::new(open()?), reading: Box::new(open()?), lock })
             }
             StoreUrl::Postgres(url) => {
-                let owner = identity::read_or_make(journal)?;
-                let writing = Box::new(Postgres::open_to_write(url, &owner).context("store.url")?);
+                let opened = match config.is_shared {
+                    true => Postgres::open_to_share(url),
+                    false => Postgres::open_to_write(url, &identity::read_or_make(&config.journal)?),
+                };
+                let writing = Box::new(opened.context("store.url")?);
                 let reading = Box::new(Postgres::open_to_read(url).context("store.url")?);
                 Ok(Self { writing, reading, lock: None })
             }

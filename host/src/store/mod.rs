@@ -32,6 +32,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -49,6 +50,7 @@ use database::Database;
 pub use failure::StoreFailure;
 use journal::Journal;
 pub use page::PageRequest;
+use promise::FIRST_SAVED;
 pub use promise::{Listener, Outcome, Promise};
 use read_queue::ReadQueue;
 pub use read_queue::{Then, Turn};
@@ -84,6 +86,8 @@ pub struct Store {
     reads: Arc<ReadQueue>,
     signals: mpsc::Sender<Signal>,
     clock: Clock,
+    /// The number of the next promise that is saved without the journal.
+    next_saved: AtomicU64,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: Option<File>,
 }
@@ -101,7 +105,7 @@ impl Store {
     /// Where the database or the journal cannot be used, or a thread cannot be started.
     pub fn open(config: &StoreConfig, clock: Clock, metrics: Metrics, listener: Listener) -> anyhow::Result<Self> {
         let (journal, unacknowledged) = Journal::open(&config.journal)?;
-        let Database { writing, reading, lock } = Database::open(&config.url, &config.journal)?;
+        let Database { writing, reading, lock } = Database::open(config)?;
         if !unacknowledged.is_empty() {
             tracing::info!(documents = unacknowledged.len(), "the journal has documents that are to be stored still");
         }
@@ -112,6 +116,7 @@ impl Store {
             reads: Arc::default(),
             signals,
             clock,
+            next_saved: AtomicU64::new(FIRST_SAVED),
             threads: Mutex::default(),
             _lock: lock,
         };
@@ -188,15 +193,36 @@ impl Store {
     /// # Errors
     /// Where too many documents wait, or the journal cannot be written. Nothing is promised then.
     pub fn promise(&self, mut promises: Vec<Promise>) -> Result<(), Failure> {
-        self.queue.has_room_for(promises.len(), promises.iter().map(|promise| promise.document.len()).sum())?;
+        self.has_room_for_promises(promises.len(), promises.iter().map(|promise| promise.document.len()).sum())?;
         self.journal.promise(&mut promises).map_err(|error| {
             tracing::error!(%error, journal = %self.journal.dir().display(), "the journal cannot be written: is the disk full?");
             Failure::new(ErrorCode::FeatureUnavailable, "the host cannot promise to store anything: try again later")
         })?;
+        self.insert(promises);
+        Ok(())
+    }
+
+    /// Whether the store takes promises for `n` documents of this many bytes.
+    ///
+    /// # Errors
+    /// Where too many documents wait.
+    pub fn has_room_for_promises(&self, n: usize, bytes: usize) -> Result<(), Failure> {
+        self.queue.has_room_for(n, bytes)
+    }
+
+    /// Stores the documents of promises that survive the process elsewhere: the journal does not note them, their
+    /// outcomes or their expiry. [`Store::has_room_for_promises`] was asked before. Never waits.
+    pub fn save(&self, mut promises: Vec<Promise>) {
+        for promise in &mut promises {
+            promise.number = self.next_saved.fetch_add(1, Ordering::Relaxed);
+        }
+        self.insert(promises);
+    }
+
+    fn insert(&self, promises: Vec<Promise>) {
         let since = self.clock.uptime_ms();
         let task = |promise| Task { promise: Arc::new(promise), action: Action::Insert, since };
         self.queue.push(promises.into_iter().map(task));
-        Ok(())
     }
 
     /// A receipt for the outcome of a promise: when its last clone is dropped, the outcome is acknowledged. Never waits.
@@ -234,7 +260,8 @@ impl Store {
     }
 
     /// Writes a scope, and with it the answer to the call that changed it. `acknowledge` is called when both are on
-    /// disk; `charge` is dropped then, or when a later version replaces this one.
+    /// disk; `charge` is dropped then, or when a later version replaces this one. In a shared database the state of a
+    /// newer owner stays, and this one counts as written.
     pub fn put_scope(
         &self,
         record: ScopeRecord,
@@ -243,18 +270,25 @@ impl Store {
         answered: Option<AnsweredCall>,
     ) {
         let (plugin, key) = (record.plugin.clone(), record.key.clone());
-        self.queue.change(plugin, key, Change::Put { record, _charge: charge }, acknowledge, answered);
+        self.queue.change(plugin, key, Change::Put { record, _charge: charge, is_anew: false }, acknowledge, answered);
     }
 
-    /// Deletes a scope, as [`Store::put_scope`] writes one.
+    /// Deletes a scope for the owner of this epoch, as [`Store::put_scope`] writes one.
     pub fn drop_scope(
         &self,
         plugin: &str,
         key: &str,
+        epoch: u64,
         acknowledge: Option<Acknowledge>,
         answered: Option<AnsweredCall>,
     ) {
-        self.queue.change(plugin.to_owned(), key.to_owned(), Change::Drop, acknowledge, answered);
+        let change = Change::Drop { epoch, expires_ms: u64::MAX };
+        self.queue.change(plugin.to_owned(), key.to_owned(), change, acknowledge, answered);
+    }
+
+    /// Deletes a scope that was read, unless its owner has written it with a later expiry since.
+    fn drop_expired(&self, ScopeRecord { plugin, key, epoch, expires_ms, .. }: ScopeRecord) {
+        self.queue.change(plugin, key, Change::Drop { epoch, expires_ms }, None, None);
     }
 
     /// The calls that were answered since `since_ms`, the oldest first. Waits for the database.
@@ -334,7 +368,7 @@ impl StoredScopes for Store {
                     "scopes that were left alone for their idle time are deleted"
                 );
             }
-            expired.iter().for_each(|scope| self.drop_scope(&scope.plugin, &scope.key, None, None));
+            expired.into_iter().for_each(|scope| self.drop_expired(scope));
             take(kept)
         })
     }

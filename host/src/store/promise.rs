@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use super::failure::StoreFailure;
 use crate::ledger::Charge;
 
+/// The number of the first promise that this process saves without the journal: more than a journal ever has.
+pub(super) const FIRST_SAVED: u64 = 1 << 63;
+
 /// A promise to store a document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Promise {
-    /// Its place in the order of all promises.
+    /// Its place in the order of all promises, which the store gives it.
     pub number: u64,
     /// The name of the feature that made it.
     pub plugin: String,

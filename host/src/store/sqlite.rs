@@ -331,7 +331,7 @@ fn write_one(connection: &Connection, write: &Write<'_>) -> Result<Written, Back
                 scope.before.as_ref().map(|(_, state)| state),
             ])?
         }
-        Write::DropScope { plugin, key } => connection
+        Write::DropScope { plugin, key, .. } => connection
             .prepare_cached("DELETE FROM scopes WHERE plugin = ? AND key = ?")?
             .execute(params![plugin, key])?,
         Write::Remember(call) => connection
@@ -385,5 +385,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<ScopeRecord> {
         })?,
         expires_ms: row.get::<_, i64>(6)? as u64,
         before,
+        epoch: 0,
     })
 }

@@ -14,6 +14,7 @@ fn open(dir: &std::path::Path) -> (Store, Receiver<(Arc<Promise>, Outcome)>) {
         url: StoreUrl::Sqlite(dir.join("store.db")),
         journal: dir.join("journal"),
         give_up: Duration::from_secs(60),
+        is_shared: false,
     };
     let (send, outcomes) = mpsc::channel();
     let listener = Box::new(move |promise, outcome| send.send((promise, outcome)).is_ok());

@@ -304,9 +304,15 @@ fn writes_of(batch: &Batch) -> Vec<Write<'_>> {
         Action::Insert => Write::Insert(&task.promise),
         Action::Retract { .. } => Write::Retract(&task.promise),
     });
-    let scopes = batch.scopes.iter().map(|scope| match &*scope.change {
-        Change::Put { record, .. } => Write::PutScope(record),
-        Change::Drop => Write::DropScope { plugin: &scope.id.0, key: &scope.id.1 },
+    let scopes = batch.scopes.iter().flat_map(|scope| {
+        let drop = |epoch, expires_ms| Write::DropScope { plugin: &scope.id.0, key: &scope.id.1, epoch, expires_ms };
+        let (before, last) = match &*scope.change {
+            Change::Put { record, is_anew, .. } => {
+                (is_anew.then(|| drop(record.epoch, u64::MAX)), Write::PutScope(record))
+            }
+            Change::Drop { epoch, expires_ms } => (None, drop(*epoch, *expires_ms)),
+        };
+        before.into_iter().chain([last])
     });
     // The answer to a call is stored in the same transaction as the change of the call.
     let answers = batch.scopes.iter().flat_map(|scope| &scope.callers.answered).map(Write::Remember);

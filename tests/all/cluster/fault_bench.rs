@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roundhouse_tests::fault_bench::{Fault, Options, run};
-use roundhouse_tests::{TestRedis, skip};
+use roundhouse_tests::{TestPostgres, TestRedis, skip};
 
 fn options(nodes: usize, faults: &[Fault]) -> Options {
     Options {
@@ -14,8 +14,7 @@ fn options(nodes: usize, faults: &[Fault]) -> Options {
         agents: 12,
         faults: faults.to_vec(),
         ghosts: Duration::from_secs(5),
-        // Each host of a cluster has a store of its own here.
-        reads_history: nodes == 1,
+        reads_history: true,
         is_balanced: false,
         config: String::new(),
     }
@@ -41,7 +40,8 @@ async fn hosts_that_are_no_cluster_are_found_out() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_of_a_cluster_keep_their_promises() {
-    if let Err(why) = TestRedis::start() {
+    let missing = TestRedis::start().map(drop).and_then(|()| TestPostgres::start().map(drop));
+    if let Err(why) = missing {
         return skip("hosts_of_a_cluster_keep_their_promises", &why);
     }
     check(options(3, &[Fault::Kill, Fault::Cut])).await;

@@ -70,8 +70,12 @@ pub(super) struct OpenStore {
 impl OpenStore {
     pub(super) fn new(database: &Database, journal: &TempDir) -> Self {
         let clock = Clock::manual(BEGINNING);
-        let config =
-            StoreConfig { url: database.url(), journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+        let config = StoreConfig {
+            url: database.url(),
+            journal: journal.path().to_owned(),
+            give_up: Duration::from_secs(60),
+            is_shared: false,
+        };
         let (store, outcomes) = open_store(&config, clock.clone()).unwrap();
         Self { store, clock, outcomes }
     }
@@ -156,6 +160,7 @@ pub(super) fn record(key: &str, state: Option<&[u8]>) -> ScopeRecord {
         sequence: 41,
         timers: vec![TimerRecord { name: "end \"é\"".to_owned(), due_ms: 5, after_ms: 5, payload: "{}".to_owned() }],
         expires_ms: BEGINNING + 1000,
+        epoch: 0,
     }
 }
 

@@ -24,8 +24,12 @@ fn host_that_lost_its_database_writes_nothing() {
     let journals = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let url = StoreUrl::parse(&server.url(), &PathBuf::new()).unwrap();
     let open = |journal: &TempDir| {
-        let config =
-            StoreConfig { url: url.clone(), journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+        let config = StoreConfig {
+            url: url.clone(),
+            journal: journal.path().to_owned(),
+            give_up: Duration::from_secs(60),
+            is_shared: false,
+        };
         open_store(&config, Clock::system()).unwrap().0
     };
     let put = |store: &Store, state: &[u8]| {
@@ -61,6 +65,7 @@ fn second_host_on_a_database_is_refused() {
             url: database.url(),
             journal: journals[1].path().to_owned(),
             give_up: Duration::from_secs(1),
+            is_shared: false,
         };
         let second = open_store(&config, Clock::system());
         let error = format!("{:#}", second.map(|_| ()).expect_err("the database is taken"));
@@ -85,7 +90,8 @@ fn tls_verification_follows_the_url() {
     let journal = tempfile::tempdir().unwrap();
     let open = |url: &str| {
         let url = StoreUrl::parse(url, &PathBuf::new()).unwrap();
-        let config = StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+        let config =
+            StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60), is_shared: false };
         open_store(&config, Clock::system()).map_err(|error| format!("{error:#}"))
     };
     for (host, parameters, refused) in [
@@ -149,8 +155,12 @@ fn older_sqlite_file_migrates_newer_is_refused() {
     open.store.shut_down();
     drop(open);
     file().execute_batch("PRAGMA user_version = 99").unwrap();
-    let config =
-        StoreConfig { url: database.url(), journal: journal.path().to_owned(), give_up: Duration::from_secs(1) };
+    let config = StoreConfig {
+        url: database.url(),
+        journal: journal.path().to_owned(),
+        give_up: Duration::from_secs(1),
+        is_shared: false,
+    };
     let opened = open_store(&config, Clock::system());
     let error = format!("{:#}", opened.map(drop).expect_err("it is of a newer host"));
     assert!(error.contains("newer host") && error.contains("99"), "{error}");
@@ -172,7 +182,8 @@ fn invalid_stores_are_refused_with_the_reason() {
         assert!(error.contains(expected), "{url}: {error}");
     }
     let open = |url: StoreUrl| {
-        let config = StoreConfig { url, journal: dir.path().join("journal"), give_up: Duration::from_secs(1) };
+        let config =
+            StoreConfig { url, journal: dir.path().join("journal"), give_up: Duration::from_secs(1), is_shared: false };
         let opened = open_store(&config, Clock::system());
         format!("{:#}", opened.map(|_| ()).expect_err("it cannot be opened"))
     };

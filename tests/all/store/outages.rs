@@ -183,6 +183,7 @@ fn half_open_connection_keeps_its_hosts_lease() {
         url: StoreUrl::parse(&url, &PathBuf::new()).unwrap(),
         journal: journal.path().to_owned(),
         give_up: Duration::from_secs(60),
+        is_shared: false,
     };
     let (store, outcomes) = open_store(&config, Clock::system()).unwrap();
     let keep = |tag: &str| {

@@ -23,7 +23,8 @@ fn script(args: &[&str]) -> String {
 
 fn try_to_open(url: &str, journal: &TempDir) -> Result<(Store, Outcomes), String> {
     let url = StoreUrl::parse(url, Path::new("")).unwrap();
-    let config = StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60) };
+    let config =
+        StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60), is_shared: false };
     open_store(&config, Clock::system()).map_err(|error| format!("{error:#}"))
 }
 
@@ -65,6 +66,7 @@ fn write_scope(store: &Store) {
         sequence: 1,
         timers: Vec::new(),
         expires_ms: u64::MAX / 2,
+        epoch: 0,
     };
     let answered = AnsweredCall {
         caller: "ops".to_owned(),
@@ -82,7 +84,7 @@ fn write_scope(store: &Store) {
     }
     assert_eq!(store.answered_calls(0).unwrap().len(), 1);
     let acknowledge = Box::new(move |result| reply.send(result).unwrap());
-    store.drop_scope("campaign", "campaign:€", Some(acknowledge), None);
+    store.drop_scope("campaign", "campaign:€", 0, Some(acknowledge), None);
     written.recv_timeout(TIMEOUT).unwrap().unwrap();
 }
 

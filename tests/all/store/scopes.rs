@@ -22,7 +22,7 @@ fn scope_reads_return_the_last_record() {
         let next = ScopeRecord { sequence: 42, timers: Vec::new(), ..record("campaign:1", Some(b"x")) };
         open.store.put_scope(next.clone(), Charge::default(), None, None);
         assert_eq!(open.scope("campaign:1"), Some(next));
-        open.store.drop_scope("campaign", "campaign:1", None, None);
+        open.store.drop_scope("campaign", "campaign:1", 0, None, None);
         assert_eq!(open.scope("campaign:1"), None);
         open.store.shut_down();
         drop(open);
@@ -92,7 +92,7 @@ fn answered_calls_are_stored_with_their_changes() {
         open.put(&record("campaign:2", None));
         // A key may be used again after a day.
         put("a", BEGINNING + 2);
-        open.store.drop_scope("campaign", "campaign:1", None, Some(answered("c", BEGINNING + 3)));
+        open.store.drop_scope("campaign", "campaign:1", 0, None, Some(answered("c", BEGINNING + 3)));
         open.store.shut_down();
         drop(open);
         let open = OpenStore::new(&database, &journal);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use crate::config::secret_file::value_of;
@@ -46,15 +46,26 @@ impl Default for StoreSection {
 }
 
 impl StoreSection {
+    /// `is_shared`: whether the host is a node of a cluster.
+    ///
     /// # Errors
-    /// Where the time is too short or too long, or the URL cannot be read or is malformed.
-    pub(in crate::config) fn into_config(self, dir: &Path) -> anyhow::Result<StoreConfig> {
+    /// Where the time is too short or too long, the URL cannot be read or is malformed, or the database cannot be shared.
+    pub(in crate::config) fn into_config(self, is_shared: bool, dir: &Path) -> anyhow::Result<StoreConfig> {
         check_duration("store.give_up", self.give_up, Duration::from_secs(1))?;
         let url = value_of("store.url", self.url, self.url_file.as_ref(), dir)?;
+        let url = StoreUrl::parse(url.as_deref().unwrap_or(DEFAULT_URL), dir).context("store.url")?;
+        if let (true, Some(file)) = (is_shared, url.file()) {
+            bail!(
+                "store.url is sqlite://{}, and a cluster needs a database that its nodes share: \
+                 store.url = \"postgres://user:password@host/database\"",
+                file.display()
+            );
+        }
         Ok(StoreConfig {
-            url: StoreUrl::parse(url.as_deref().unwrap_or(DEFAULT_URL), dir).context("store.url")?,
+            url,
             journal: self.journal.map_or_else(|| dir.join(PRIVATE_DIR).join("journal"), |path| dir.join(path)),
             give_up: self.give_up,
+            is_shared,
         })
     }
 }

@@ -15,6 +15,15 @@ use crate::plugin::run::shared::Shared;
 use crate::store::ScopeRecord;
 
 impl Lifecycle {
+    /// Restores the durable scopes of all plugins that this node of a cluster owns and that the cluster does not have.
+    pub(crate) fn restore_owned(self: &Arc<Self>) {
+        for plugin in self.shared.catalogue.load().plugins.values() {
+            if let Err(error) = self.restore(plugin, false) {
+                tracing::error!(plugin = %plugin.name, %error, "durable scopes cannot be restored");
+            }
+        }
+    }
+
     /// Restores the durable scopes of a plugin that does not run yet, and returns the losses. If the store cannot be
     /// read, the restoration is tried again later; until then each scope is read at its first event.
     ///

@@ -55,6 +55,9 @@ impl ThreadState {
         if let Event::Answered { ask, connection, .. } = envelope.event {
             return self.handle_answered(envelope, ask, connection);
         }
+        if self.is_outdated(&envelope) {
+            return;
+        }
         self.name_departed(&mut envelope);
         let opens = envelope.event.opened().filter(|_| envelope.event.is_admission());
         let is_gone = |connection: ConnId| {
@@ -281,7 +284,9 @@ impl ThreadState {
         let answer = answer.unwrap_or_else(Payload::empty);
         Self::charge_answer(&event, &answer);
         if self.partitions.is_some() {
-            let change = place.and_then(|place| DurableChange::of(&self.shared, &mut self.scopes[place], Some(&event)));
+            let epoch = self.epoch_of(&address.key);
+            let change =
+                place.and_then(|place| DurableChange::of(&self.shared, &mut self.scopes[place], Some(&event), epoch));
             self.finish_clustered(Envelope { plugin, address, event, reply }, answer, reached, change);
             return place.into_iter().for_each(|place| self.drop_if_empty(place));
         }

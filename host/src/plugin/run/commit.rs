@@ -79,6 +79,9 @@ impl ThreadState {
             // The outcome is acknowledged when the frames of this event have been written to their recipients' sockets.
             self.receipt = Some(store.receipt(promise));
         }
+        if let Event::Saved { promise, .. } = event {
+            self.redeem_clustered(visit, &promise.id);
+        }
         for effect in checked.effects {
             match effect {
                 Effect::Reply(payload) => done.reply = Some(payload),

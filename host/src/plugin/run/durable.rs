@@ -97,11 +97,16 @@ impl ThreadState {
                 tracing::warn!(plugin = %plugin.name, scope = %record.key, "a stored scope is of no template any more");
                 continue;
             };
+            if self.partitions.is_some() && self.batch_of(&address.key).is_none() {
+                // It is another node's, which restores it.
+                continue;
+            }
             // A scope for which there is no room is read at its next event.
             let is_there = self.scopes.find(plugin.number, &address.key).is_some();
             let is_room = !is_there && self.scopes.vacancy(plugin.number, None) == Vacancy::Free;
             if let Some(Ok(place)) = is_room.then(|| self.make_scope(plugin, &address, None)) {
                 self.fill(place, record);
+                self.mark_restored(place);
             }
         }
     }
@@ -144,7 +149,7 @@ impl ThreadState {
     /// # Errors
     /// If there is no store, or it takes no promise. Then nothing is promised.
     pub(super) fn promise(&mut self, visit: &Visit<'_>, effects: &mut Vec<Effect>) -> Result<(), Failure> {
-        let Visit { plugin, address, .. } = *visit;
+        let Visit { plugin, address, place, .. } = *visit;
         let mut promises = Vec::new();
         for effect in effects.extract_if(.., |effect| matches!(effect, Effect::Save(_))) {
             let Effect::Save(Document { tag, collection, key, document, charge }) = effect else { continue };
@@ -163,6 +168,12 @@ impl ThreadState {
         }
         match &self.shared.store {
             _ if promises.is_empty() => Ok(()),
+            Some(store) if self.partitions.is_some() => {
+                let bytes = promises.iter().map(|promise| promise.document.len()).sum();
+                store.has_room_for_promises(promises.len(), bytes)?;
+                self.promise_clustered(place, promises);
+                Ok(())
+            }
             Some(store) => store.promise(promises),
             None => Err(unavailable("this host has no store".to_owned())),
         }
@@ -224,7 +235,7 @@ pub(super) fn write(
     answer: Payload,
     event: Option<&Event>,
 ) -> Option<(ReplyTo, Payload)> {
-    let Some(change) = DurableChange::of(shared, scope, event) else { return Some((reply, answer)) };
+    let Some(change) = DurableChange::of(shared, scope, event, 0) else { return Some((reply, answer)) };
     let answered = answered_call(shared, &reply, &answer);
     let acknowledge: Option<Acknowledge> = match reply {
         // For these, success has no answer.
@@ -257,12 +268,13 @@ fn answered_call(shared: &Shared, reply: &ReplyTo, answer: &Payload) -> Option<A
 #[derive(Debug)]
 pub(super) enum DurableChange {
     Put(ScopeRecord, Charge),
-    Drop { plugin: String, key: Arc<str> },
+    Drop { plugin: String, key: Arc<str>, epoch: u64 },
 }
 
 impl DurableChange {
-    /// The whole of a durable scope that has changed since this was called last; none if it has not.
-    pub(super) fn of(shared: &Shared, scope: &mut Scope, event: Option<&Event>) -> Option<Self> {
+    /// The whole of a durable scope that has changed since this was called last; none if it has not. `epoch` is that of the
+    /// scope's owner in a cluster, and 0 on a host that is alone.
+    pub(super) fn of(shared: &Shared, scope: &mut Scope, event: Option<&Event>, epoch: u64) -> Option<Self> {
         if shared.store.is_none() || !scope.is_durable || !scope.is_dirty {
             return None;
         }
@@ -270,7 +282,7 @@ impl DurableChange {
         scope.written = shared.clock.uptime_ms();
         let (plugin, key) = (scope.plugin.name.clone(), scope.address.key.clone());
         if scope.state.is_none() && scope.timers.is_empty() {
-            return Some(Self::Drop { plugin, key });
+            return Some(Self::Drop { plugin, key, epoch });
         }
         // The scope expires after its last timer, so that a host that was down for long finds its timers.
         let last_due_ms = scope.timers.values().map(|timer| timer.due_ms).max().unwrap_or(0);
@@ -287,6 +299,7 @@ impl DurableChange {
             state: scope.state.as_ref().map(|state| state.bytes.clone()),
             before: scope.previous_schema_state.as_ref().map(|before| (before.version, before.bytes.clone())),
             sequence: scope.sequence,
+            epoch,
             timers: timers.collect(),
             expires_ms: last_due_ms.max(shared.clock.now_ms()) + scope.idle_ms,
         };
@@ -300,7 +313,7 @@ impl DurableChange {
         let Some(store) = &shared.store else { return };
         match self {
             Self::Put(record, charge) => store.put_scope(record, charge, acknowledge, answered),
-            Self::Drop { plugin, key } => store.drop_scope(&plugin, &key, acknowledge, answered),
+            Self::Drop { plugin, key, epoch } => store.drop_scope(&plugin, &key, epoch, acknowledge, answered),
         }
     }
 
@@ -321,9 +334,11 @@ impl DurableChange {
 }
 
 /// Writes a durable scope that is in use but has not changed for long, so that the store does not expire it.
-pub(super) fn put_off_expiry(shared: &Arc<Shared>, scope: &mut Scope) {
+pub(super) fn put_off_expiry(shared: &Arc<Shared>, scope: &mut Scope, epoch: u64) {
     if scope.is_durable && scope.loading.is_none() {
         scope.is_dirty = true;
-        write(shared, scope, ReplyTo::Nobody, Payload::empty(), None);
+        if let Some(change) = DurableChange::of(shared, scope, None, epoch) {
+            change.hand_over(shared, None, None);
+        }
     }
 }

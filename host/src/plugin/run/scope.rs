@@ -13,6 +13,7 @@ use crate::model::ConnId;
 use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::migrate::State;
+use crate::store::Promise;
 
 /// The number of deferred events of one scope above which the oldest is dropped. Departures, presence and outcomes of
 /// promises are not dropped.
@@ -40,6 +41,8 @@ pub(crate) struct Scope {
     pub(crate) timers: HashMap<Box<str>, Timer>,
     /// The connections that joined or are watched. The scope gets one departure of each.
     pub(crate) members: HashMap<ConnId, Membership>,
+    /// In a cluster: the documents of the scope that are being stored, by id.
+    pub(crate) promised: HashMap<String, Promise>,
     /// In a cluster: who the members are.
     pub(crate) roster: Option<Box<Roster>>,
     /// When its last event was handled, in milliseconds of uptime.
@@ -137,6 +140,7 @@ impl Scope {
             sequence: 0,
             timers: HashMap::new(),
             members: HashMap::new(),
+            promised: HashMap::new(),
             roster: None,
             last_event_ms: now,
             idle_check,
@@ -196,7 +200,11 @@ impl Scope {
 
     /// Whether timers, members or waiting events keep the scope in memory.
     pub(crate) fn is_used(&self) -> bool {
-        !self.timers.is_empty() || !self.members.is_empty() || self.has_deferred() || self.loading.is_some()
+        !self.timers.is_empty()
+            || !self.members.is_empty()
+            || self.has_deferred()
+            || self.loading.is_some()
+            || !self.promised.is_empty()
     }
 
     pub(crate) fn has_deferred(&self) -> bool {

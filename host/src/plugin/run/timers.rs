@@ -92,13 +92,14 @@ impl ThreadState {
     /// Drops a scope that has had no member, timer or event for its idle time. Another scope is checked again later.
     pub(super) fn expire(&mut self, plugin: u32, key: &Arc<str>, now: u64) {
         let Some(place) = self.scopes.find(plugin, key) else { return };
+        let epoch = self.epoch_of(key);
         let is_in_use = self.keeps_room(place);
         let scope = &mut self.scopes[place];
         let idle_until = scope.last_event_ms.saturating_add(scope.idle_ms);
         let is_used = scope.is_used() || is_in_use;
         if now >= idle_until && !is_used {
             if let Some(store) = self.shared.store.as_ref().filter(|_| scope.is_durable) {
-                store.drop_scope(&scope.plugin.name, key, None, None);
+                store.drop_scope(&scope.plugin.name, key, epoch, None, None);
             }
             let plugin = scope.plugin.clone();
             self.scopes.remove(place);
@@ -107,6 +108,6 @@ impl ThreadState {
         // A scope in use is checked again after the shortest time in which it could have become idle.
         let again = if is_used { now.saturating_add(scope.idle_ms) } else { idle_until };
         scope.idle_check = self.deadlines.push(again.max(now + MIN_CHECK_MS), Due::Idle { plugin, scope: key.clone() });
-        put_off_expiry(&self.shared, scope);
+        put_off_expiry(&self.shared, scope, epoch);
     }
 }

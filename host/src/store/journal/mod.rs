@@ -7,6 +7,8 @@
 //! Plugin threads write promises, and the store's writer everything else. Shards never use the journal: its lock is
 //! held while the file is written, however long the file system takes.
 //!
+//! Promises that are saved without the journal ([`FIRST_SAVED`]) are in no line; only their expiry is kept, in memory.
+//!
 //! A line survives the process once the operating system has it. Lines are forced to disk (fsync) only while the
 //! database fails; otherwise the database's own commit follows soon.
 
@@ -26,6 +28,7 @@ use self::record::{Record, Unacknowledged, append_line, read_segment};
 use self::segments::{Segment, Segments, segments_in};
 use super::Promise;
 use super::database::lock_file;
+use super::promise::FIRST_SAVED;
 
 /// Number of segments above which the promises of the oldest are copied.
 const MANY_SEGMENTS: usize = 4;
@@ -124,10 +127,7 @@ impl Journal {
     }
 
     fn acknowledge(&self, numbers: Vec<u64>) -> io::Result<()> {
-        let mut line = Vec::new();
-        let record: Record<&Promise> = Record::Acknowledged(numbers);
-        append_line(&mut line, &record)?;
-        let Record::Acknowledged(numbers) = record else { return Ok(()) };
+        let line = line_of(&numbers, Record::Acknowledged)?;
         let mut state = self.state();
         let written = state.segments.write(&line);
         for number in &numbers {
@@ -143,14 +143,10 @@ impl Journal {
     /// # Errors
     /// Where the file cannot be written.
     pub(super) fn expire(&self, numbers: Vec<u64>) -> io::Result<()> {
-        let mut line = Vec::new();
-        let record: Record<&Promise> = Record::Expired(numbers);
-        append_line(&mut line, &record)?;
+        let line = line_of(&numbers, Record::Expired)?;
         let mut state = self.state();
         state.segments.write(&line)?;
-        if let Record::Expired(numbers) = record {
-            state.expired.extend(numbers);
-        }
+        state.expired.extend(numbers);
         Ok(())
     }
 
@@ -225,6 +221,16 @@ impl Journal {
         let oldest = files.front().filter(|_| files.len() > MANY_SEGMENTS && n_unacknowledged < n_written / 2)?;
         Some((oldest.path.clone(), oldest.unacknowledged.iter().copied().take(PIECE).collect()))
     }
+}
+
+/// A line about those of these promises that are in the journal; empty if none is.
+fn line_of(numbers: &[u64], record: fn(Vec<u64>) -> Record<&'static Promise>) -> io::Result<Vec<u8>> {
+    let journalled: Vec<u64> = numbers.iter().copied().filter(|number| *number < FIRST_SAVED).collect();
+    let mut line = Vec::new();
+    if !journalled.is_empty() {
+        append_line(&mut line, &record(journalled))?;
+    }
+    Ok(line)
 }
 
 #[cfg(test)]

@@ -75,6 +75,9 @@ impl Segments {
     /// # Errors
     /// Where the lines cannot be written. None of them is in the file then.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        if lines.is_empty() {
+            return Ok(());
+        }
         // A file without a promise already has the name of the next file.
         if self.bytes > SEGMENT_BYTES && self.files.back().is_some_and(|last| last.first <= self.last_number) {
             self.files.push_back(Segment::create(&self.dir, self.last_number + 1)?);

@@ -5,6 +5,8 @@
 //!   the epoch is the fencing token. An expired lease is still its holder's, until another host takes it.
 //! - The lease is renewed in the background, on a separate connection, so that a slow write does not lose it.
 //! - A host ends when another has taken the lease, because its states in memory are stale.
+//! - A cluster has no lease: its mark in the row, a name that no host has and an expiry that never comes, keeps hosts
+//!   that are alone from taking the database ([`share`]).
 //! - The lease does not depend on a session, so it holds behind a pooler in transaction mode as well.
 
 use std::sync::Arc;
@@ -39,6 +41,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// The advisory lock of older hosts, which they held in their session while connected.
 const OLDER_HOSTS_LOCK: i64 = SCHEMA_LOCK + 1;
 
+/// The owner that the row has while a cluster uses the database: no name of a host, which are UUIDs.
+const CLUSTER: &str = "cluster";
+
 /// The condition for the row to renew or to release: `$1` is the owner, `$2` the epoch.
 macro_rules! of_holder {
     () => {
@@ -72,6 +77,8 @@ pub(super) struct Fence {
 enum Held {
     /// Another host has it.
     By(String),
+    /// A cluster uses the database; the node that marked it.
+    ByCluster(String),
     /// A host of an older version has its lock.
     ByOlderHost,
     /// Another host is taking it, or the last transaction of a former holder has not ended.
@@ -85,22 +92,7 @@ impl Lease {
     /// # Errors
     /// Where another host has it, or the database cannot be used.
     pub(super) fn take(target: &Target, client: &mut Client, owner: &str) -> anyhow::Result<Self> {
-        let deadline = Instant::now() + START_TIMEOUT;
-        let mut is_waiting = false;
-        let epoch = loop {
-            let held = match try_to_take(client, owner).context("cannot take the lease on the database")? {
-                Ok(epoch) => break epoch,
-                Err(held) => held,
-            };
-            if Instant::now() > deadline {
-                bail!("{}", held.refusal());
-            }
-            if let (Held::By(holder), false) = (&held, is_waiting) {
-                tracing::info!(holder, "another host had this database last: waiting for its lease to expire");
-                is_waiting = true;
-            }
-            thread::sleep(RETRY);
-        };
+        let epoch = wait_until_taken(client, owner, Some(lasts_ms()))?;
         let fence = Arc::new(Fence { owner: owner.to_owned(), epoch });
         let (renewal, stopped) = mpsc::channel();
         let renewing = Renewal { target: target.clone(), fence: fence.clone(), stopped, client: None };
@@ -171,6 +163,13 @@ impl Held {
     fn refusal(&self) -> String {
         let held = match self {
             Self::By(holder) => format!("another host uses this database ({holder})"),
+            Self::ByCluster(node) => {
+                return format!(
+                    "a cluster uses this database ({node} was its first node here): configure cluster.redis to join it, or \
+                     give this host a database of its own; if the cluster has ended for good, run UPDATE roundhouse_owner \
+                     SET expires = '-infinity' in the database"
+                );
+            }
             Self::ByOlderHost => format!(
                 "another host uses this database, of an older version (it has the advisory lock {OLDER_HOSTS_LOCK}; a pooler \
                  may have that after its host has ended, until it closes its connections)"
@@ -193,8 +192,51 @@ fn description() -> String {
     format!("{}, process {}", machine.trim(), process::id())
 }
 
-/// Takes the lease if it is free, or this host's own. Returns its epoch.
-fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, BackendError> {
+/// Marks the database as a cluster's, once it is: the lease of a host that is alone is waited for, up to [`START_TIMEOUT`].
+///
+/// # Errors
+/// Where a host that is alone has the lease, or the database cannot be used.
+pub(super) fn share(client: &mut Client) -> anyhow::Result<()> {
+    wait_until_taken(client, CLUSTER, None).map(drop)
+}
+
+/// Marks a database as a cluster's that may have replaced the former one.
+///
+/// # Errors
+/// Where it cannot be marked now.
+pub(super) fn mark_as_shared(client: &mut Client) -> Result<(), BackendError> {
+    match try_to_take(client, CLUSTER, None)? {
+        Ok(_) => Ok(()),
+        Err(held) => Err(BackendError::Unavailable(held.refusal())),
+    }
+}
+
+/// Takes the lease when it is free. Returns its epoch.
+///
+/// # Errors
+/// Where it is not free in time, or the database cannot be used.
+fn wait_until_taken(client: &mut Client, owner: &str, lasts_ms: Option<i64>) -> anyhow::Result<i64> {
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut is_waiting = false;
+    loop {
+        let held = match try_to_take(client, owner, lasts_ms).context("cannot take the lease on the database")? {
+            Ok(epoch) => return Ok(epoch),
+            Err(held) => held,
+        };
+        // A cluster's mark does not expire.
+        if Instant::now() > deadline || matches!(held, Held::ByCluster(_)) {
+            bail!("{}", held.refusal());
+        }
+        if let (Held::By(holder), false) = (&held, is_waiting) {
+            tracing::info!(holder, "another host had this database last: waiting for its lease to expire");
+            is_waiting = true;
+        }
+        thread::sleep(RETRY);
+    }
+}
+
+/// Takes the lease if it is free, or this host's own, for a time or for ever. Returns its epoch.
+fn try_to_take(client: &mut Client, owner: &str, lasts_ms: Option<i64>) -> Result<Result<i64, Held>, BackendError> {
     let taken = in_transaction(client, Kind::Write, |client| {
         // New hosts share this lock while they check; an older host holds it exclusively.
         let free = client
@@ -204,11 +246,17 @@ fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, Ba
         }
         client.execute_typed("INSERT INTO roundhouse_owner (owner) VALUES ('') ON CONFLICT DO NOTHING", &[])?;
         let row = client.query_typed_one(
-            concat!("SELECT holder, ", is_free!(), " FROM roundhouse_owner"),
+            concat!("SELECT holder, ", is_free!(), ", owner, epoch, expires = 'infinity' FROM roundhouse_owner"),
             &[(&owner, Type::TEXT)],
         )?;
-        if !row.get::<_, bool>(1) {
-            return Ok(Err(Held::By(row.get(0))));
+        let (holder, is_free, of, epoch, is_forever): (_, bool, &str, _, bool) =
+            (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+        if !is_free {
+            return Ok(Err(if of == CLUSTER { Held::ByCluster(holder) } else { Held::By(holder) }));
+        }
+        // The nodes of a cluster leave its mark as it is.
+        if of == owner && is_forever {
+            return Ok(Ok(epoch));
         }
         // A row that a transaction of the holder has locked is skipped and tried again later, so that the next host
         // reads that transaction's result.
@@ -221,9 +269,10 @@ fn try_to_take(client: &mut Client, owner: &str) -> Result<Result<i64, Held>, Ba
         }
         let taken = client.query_typed_one(
             "UPDATE roundhouse_owner
-             SET owner = $1, epoch = epoch + 1, holder = $2, expires = clock_timestamp() + $3 * interval '1 ms'
+             SET owner = $1, epoch = epoch + 1, holder = $2, 
+                 expires = coalesce(clock_timestamp() + $3 * interval '1 ms', 'infinity')
              RETURNING epoch",
-            &[(&owner, Type::TEXT), (&description(), Type::TEXT), (&lasts_ms(), Type::INT8)],
+            &[(&owner, Type::TEXT), (&description(), Type::TEXT), (&lasts_ms, Type::INT8)],
         )?;
         Ok(Ok(taken.get(0)))
     })?;

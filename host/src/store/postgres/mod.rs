@@ -7,6 +7,7 @@ mod transaction;
 mod write;
 
 use std::fmt;
+use std::mem;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,10 @@ use postgres::config::TargetSessionAttrs;
 use postgres::types::Type;
 use postgres::{Client, Row};
 
-use self::lease::Lease;
+use self::lease::{Lease, mark_as_shared, share};
 use self::tls::Target;
 use self::transaction::{Kind, in_transaction};
-use self::write::write_run;
+use self::write::{Rule, write_run};
 use super::PageRequest;
 use super::backend::{
     AnsweredCall, Backend, BackendError, Document, PAGE_BYTES, Page, ScopeRecord, Write, Written, page_of,
@@ -36,13 +37,24 @@ const LEFT_ALONE: Duration = Duration::from_secs(1);
 const BEFORE_VERSION: usize = 7;
 const BEFORE_STATE: usize = 8;
 
+/// The index of the column of the owner's epoch.
+const EPOCH: usize = 9;
+
 /// A connection to a PostgreSQL server, which reconnects when it was lost.
 pub(super) struct Postgres {
     target: Target,
     client: Option<Client>,
     left_alone_until: Option<Instant>,
-    /// The lease, on a connection that writes.
-    lease: Option<Lease>,
+    access: Access,
+}
+
+/// What a connection may do.
+enum Access {
+    Read,
+    /// Write as the one owner of the database.
+    Own(Lease),
+    /// Write beside the other nodes of a cluster.
+    Share,
 }
 
 impl fmt::Debug for Postgres {
@@ -66,12 +78,29 @@ impl Postgres {
     /// Where the server cannot be reached or refuses the host, tables are missing and cannot be created, or another host has the
     /// lease.
     pub(super) fn open_to_write(url: &str, owner: &str) -> anyhow::Result<Self> {
+        Self::open_prepared(url, |target, client| Ok(Access::Own(Lease::take(target, client, owner)?)))
+    }
+
+    /// Connects to read and to write beside the other nodes of a cluster: creates missing tables, and marks the database
+    /// as a cluster's.
+    ///
+    /// # Errors
+    /// Where the server cannot be reached or refuses the host, tables are missing and cannot be created, or a host that is
+    /// alone has the lease.
+    pub(super) fn open_to_share(url: &str) -> anyhow::Result<Self> {
+        Self::open_prepared(url, |_, client| share(client).map(|()| Access::Share))
+    }
+
+    fn open_prepared(
+        url: &str,
+        access: impl FnOnce(&Target, &mut Client) -> anyhow::Result<Access>,
+    ) -> anyhow::Result<Self> {
         let mut postgres = Self::open_to_read(url)?;
         let Some(client) = &mut postgres.client else { unreachable!("it was connected above") };
         in_transaction(client, Kind::Write, |_| Ok(()))
             .context("cannot begin a transaction (a pooler must be in session or transaction mode)")?;
         schema::prepare(client)?;
-        postgres.lease = Some(Lease::take(&postgres.target, client, owner)?);
+        postgres.access = access(&postgres.target, client)?;
         Ok(postgres)
     }
 
@@ -94,7 +123,7 @@ impl Postgres {
         }
         config.application_name("roundhouse");
         let client = target.connect().context("cannot connect to PostgreSQL")?;
-        Ok(Self { target, client: Some(client), left_alone_until: None, lease: None })
+        Ok(Self { target, client: Some(client), left_alone_until: None, access: Access::Read })
     }
 
     /// Connects to read, and creates nothing. `None` if the tables do not exist yet.
@@ -116,10 +145,17 @@ impl Postgres {
             return Err(BackendError::Unavailable("the database could not be connected to a moment ago".to_owned()));
         }
         let connected = self.target.connect().map_err(BackendError::from).and_then(|mut client| {
-            if let Some(lease) = &self.lease {
-                // The database may have been replaced by an empty one.
-                schema::prepare(&mut client)?;
-                lease.fence().put_back(&mut client)?;
+            // The database may have been replaced by an empty one.
+            match &self.access {
+                Access::Read => {}
+                Access::Own(lease) => {
+                    schema::prepare(&mut client)?;
+                    lease.fence().put_back(&mut client)?;
+                }
+                Access::Share => {
+                    schema::prepare(&mut client)?;
+                    mark_as_shared(&mut client)?;
+                }
             }
             Ok(client)
         });
@@ -153,7 +189,7 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         // Without a connection, the lease expires.
-        if let (Some(lease), Some(client)) = (self.lease.take(), &mut self.client)
+        if let (Access::Own(lease), Some(client)) = (mem::replace(&mut self.access, Access::Read), &mut self.client)
             && !thread::panicking()
             && !client.is_closed()
         {
@@ -189,15 +225,19 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 impl Backend for Postgres {
     fn write(&mut self, writes: &[Write<'_>]) -> Result<Vec<Written>, BackendError> {
-        let Some(fence) = self.lease.as_ref().map(Lease::fence) else {
-            return Err(BackendError::Refused("this connection only reads".to_owned()));
+        let (fence, rule) = match &self.access {
+            Access::Read => return Err(BackendError::Refused("this connection only reads".to_owned())),
+            Access::Own(lease) => (Some(lease.fence()), Rule::Always),
+            Access::Share => (None, Rule::UnlessNewer),
         };
         self.with(|client| {
             in_transaction(client, Kind::Write, |client| {
-                fence.check(client)?;
+                if let Some(fence) = &fence {
+                    fence.check(client)?;
+                }
                 let mut written = Vec::with_capacity(writes.len());
                 for run in writes.chunk_by(|a, b| std::mem::discriminant(a) == std::mem::discriminant(b)) {
-                    write_run(client, run, &mut written)?;
+                    write_run(client, rule, run, &mut written)?;
                 }
                 Ok(written)
             })
@@ -308,5 +348,6 @@ fn record(row: &Row) -> Result<ScopeRecord, BackendError> {
         timers: serde_json::from_str(&timers).map_err(|error| BackendError::Refused(error.to_string()))?,
         expires_ms: row.get::<_, i64>(6) as u64,
         before,
+        epoch: if row.len() > EPOCH { row.get::<_, i64>(EPOCH) as u64 } else { 0 },
     })
 }

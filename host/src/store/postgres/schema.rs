@@ -8,15 +8,15 @@ use postgres::types::Type;
 use super::super::backend::BackendError;
 use super::transaction::{Kind, in_transaction};
 
-/// The version of the tables that this host knows. Version 1 had no `roundhouse_schema`.
-const VERSION: i32 = 2;
+/// The version of the tables that this host knows. Version 1 had no `roundhouse_schema`, version 2 no epochs of scopes.
+const VERSION: i32 = 3;
 
 /// The lock under which a starting host creates the tables: "roundhous" in ASCII, cut to a number.
 pub(super) const SCHEMA_LOCK: i64 = 0x726f_756e_6468_6f75;
 
 /// Creates the tables, or migrates those of an older host. Idempotent. The tables are those of SQLite, under longer
 /// names, because other programs may share the database. `roundhouse_owner` has one row, the lease of the host that
-/// writes; an older host must be able to use the table with the columns that it knows, the first ones.
+/// writes, or the mark of a cluster, whose nodes fence each other by the epochs of scopes; an older host must be able to use the table with the columns that it knows, the first ones.
 const TABLES: &str = "\
 CREATE TABLE IF NOT EXISTS roundhouse_documents (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -43,7 +43,8 @@ CREATE TABLE IF NOT EXISTS roundhouse_scopes (
 );
 ALTER TABLE roundhouse_scopes
     ADD COLUMN IF NOT EXISTS before_version BIGINT,
-    ADD COLUMN IF NOT EXISTS before_state BYTEA;
+    ADD COLUMN IF NOT EXISTS before_state BYTEA,
+    ADD COLUMN IF NOT EXISTS epoch BIGINT NOT NULL DEFAULT 0;
 CREATE TABLE IF NOT EXISTS roundhouse_answered_calls (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     caller TEXT NOT NULL,
@@ -195,6 +196,10 @@ impl Place {
         let made = in_transaction(client, Kind::Write, |client| {
             client.batch_execute("SET LOCAL client_min_messages = warning")?;
             client.query_typed("SELECT pg_advisory_xact_lock($1)", &[(&SCHEMA_LOCK, Type::INT8)])?;
+            // Another node of the cluster may have made them meanwhile, and be using them.
+            if self.version(client)?.is_some_and(|version| version >= VERSION) {
+                return Ok(());
+            }
             Ok(client.batch_execute(&statements())?)
         });
         made.map_err(|error| {

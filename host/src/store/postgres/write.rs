@@ -8,9 +8,20 @@ use postgres::types::Type;
 use super::super::Promise;
 use super::super::backend::{AnsweredCall, BackendError, Document, MAX_ANSWERED_CALLS, ScopeRecord, Write, Written};
 
+/// Which rows of scopes may be replaced and deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// All: the fence of the lease shows that this host owns them.
+    Always,
+    /// Those that no newer owner has written. In an epoch that a Redis that lost writes gave away twice, it is the number of
+    /// handled events that says which state is newer.
+    UnlessNewer,
+}
+
 /// Executes writes of one kind, in one round trip if possible.
 pub(super) fn write_run(
     client: &mut Client,
+    rule: Rule,
     run: &[Write<'_>],
     written: &mut Vec<Written>,
 ) -> Result<(), BackendError> {
@@ -36,7 +47,7 @@ pub(super) fn write_run(
                 .filter_map(|write| if let Write::PutScope(put) = write { Some(*put) } else { None })
                 .collect();
             if !put.is_empty() {
-                put_scopes(client, &put)?;
+                put_scopes(client, rule, &put)?;
             }
             let calls: Vec<_> = run
                 .iter()
@@ -46,11 +57,8 @@ pub(super) fn write_run(
                 remember(client, &calls)?;
             }
             for write in run {
-                if let Write::DropScope { plugin, key } = write {
-                    client.execute_typed(
-                        "DELETE FROM roundhouse_scopes WHERE plugin = $1 AND key = $2",
-                        &[(plugin, Type::TEXT), (key, Type::TEXT)],
-                    )?;
+                if let Write::DropScope { plugin, key, epoch, expires_ms } = write {
+                    drop_scope(client, rule, (plugin, key), (*epoch, *expires_ms))?;
                 }
             }
         }
@@ -99,7 +107,29 @@ fn insert(client: &mut Client, promises: &[&Promise], written: &mut Vec<Written>
     Ok(())
 }
 
-fn put_scopes(client: &mut Client, scopes: &[&ScopeRecord]) -> Result<(), BackendError> {
+fn drop_scope(
+    client: &mut Client,
+    rule: Rule,
+    (plugin, key): (&str, &str),
+    (epoch, expires_ms): (u64, u64),
+) -> Result<(), BackendError> {
+    // Times are stored in 63 bits.
+    let expires_ms = i64::try_from(expires_ms).unwrap_or(i64::MAX);
+    client.execute_typed(
+        "DELETE FROM roundhouse_scopes
+         WHERE plugin = $1 AND key = $2 AND ($3 OR (epoch <= $4 AND expires_ms <= $5))",
+        &[
+            (&plugin, Type::TEXT),
+            (&key, Type::TEXT),
+            (&(rule == Rule::Always), Type::BOOL),
+            (&(epoch as i64), Type::INT8),
+            (&expires_ms, Type::INT8),
+        ],
+    )?;
+    Ok(())
+}
+
+fn put_scopes(client: &mut Client, rule: Rule, scopes: &[&ScopeRecord]) -> Result<(), BackendError> {
     let plugins: Vec<&str> = scopes.iter().map(|scope| scope.plugin.as_str()).collect();
     let keys: Vec<&str> = scopes.iter().map(|scope| scope.key.as_str()).collect();
     let versions: Vec<i64> = scopes.iter().map(|scope| scope.version.into()).collect();
@@ -112,14 +142,16 @@ fn put_scopes(client: &mut Client, scopes: &[&ScopeRecord]) -> Result<(), Backen
         scopes.iter().map(|scope| scope.before.as_ref().map(|(version, _)| i64::from(*version))).collect();
     let before_states: Vec<Option<&[u8]>> =
         scopes.iter().map(|scope| scope.before.as_ref().map(|(_, state)| &state[..])).collect();
+    let epochs: Vec<i64> = scopes.iter().map(|scope| scope.epoch as i64).collect();
     client.execute_typed(
         "INSERT INTO roundhouse_scopes
-             (plugin, key, version, state, sequence, timers, expires_ms, before_version, before_state)
+             (plugin, key, version, state, sequence, timers, expires_ms, before_version, before_state, epoch)
          SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[], $5::bigint[], $6::text[], $7::bigint[],
-             $8::bigint[], $9::bytea[])
+             $8::bigint[], $9::bytea[], $10::bigint[])
          ON CONFLICT (plugin, key) DO UPDATE SET version = excluded.version, state = excluded.state,
              sequence = excluded.sequence, timers = excluded.timers, expires_ms = excluded.expires_ms,
-             before_version = excluded.before_version, before_state = excluded.before_state",
+             before_version = excluded.before_version, before_state = excluded.before_state, epoch = excluded.epoch
+         WHERE $11 OR (roundhouse_scopes.epoch, roundhouse_scopes.sequence) <= (excluded.epoch, excluded.sequence)",
         &[
             (&plugins, Type::TEXT_ARRAY),
             (&keys, Type::TEXT_ARRAY),
@@ -130,6 +162,8 @@ fn put_scopes(client: &mut Client, scopes: &[&ScopeRecord]) -> Result<(), Backen
             (&expiries, Type::INT8_ARRAY),
             (&before_versions, Type::INT8_ARRAY),
             (&before_states, Type::BYTEA_ARRAY),
+            (&epochs, Type::INT8_ARRAY),
+            (&(rule == Rule::Always), Type::BOOL),
         ],
     )?;
     Ok(())

@@ -135,7 +135,7 @@ impl WriteQueue {
         let state = self.state();
         Some(match state.scopes.pending(&(plugin.to_owned(), key.to_owned()))? {
             Change::Put { record, .. } => Some(record.clone()),
-            Change::Drop => None,
+            Change::Drop { .. } => None,
         })
     }
 

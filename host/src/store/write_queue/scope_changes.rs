@@ -19,8 +19,11 @@ pub(in crate::store) enum Change {
     Put {
         record: ScopeRecord,
         _charge: Charge,
+        /// Whether it replaces a deletion that was not written: the sequence has then begun anew.
+        is_anew: bool,
     },
-    Drop,
+    /// The scope is deleted by the owner of this epoch, if it expires by then.
+    Drop { epoch: u64, expires_ms: u64 },
 }
 
 impl Change {
@@ -30,7 +33,7 @@ impl Change {
                 let before = record.before.as_ref().map_or(0, |(_, state)| state.len());
                 record.state.as_ref().map_or(0, Vec::len) + before
             }
-            Self::Drop => 0,
+            Self::Drop { .. } => 0,
         }
     }
 }
@@ -88,7 +91,7 @@ impl ScopeChanges {
     pub(super) fn push(
         &mut self,
         id: ScopeId,
-        change: Change,
+        mut change: Change,
         acknowledge: Option<Acknowledge>,
         answered: Option<AnsweredCall>,
     ) {
@@ -98,6 +101,9 @@ impl ScopeChanges {
             Entry::Occupied(mut pending) => {
                 let (current, callers) = pending.get_mut();
                 self.bytes -= current.bytes();
+                if let Change::Put { is_anew, .. } = &mut change {
+                    *is_anew = matches!(**current, Change::Drop { .. } | Change::Put { is_anew: true, .. });
+                }
                 *current = Arc::new(change);
                 callers.acknowledge.extend(acknowledge);
                 callers.answered.extend(answered);

@@ -10,6 +10,7 @@ use crate::cluster::{self, EventId};
 use crate::model::{ConnId, Failure, NodeId, Payload};
 use crate::plugin::run::durable::DurableChange;
 use crate::plugin::run::job::Envelope;
+use crate::store::Promise;
 use roundhouse_contract::Counted;
 
 /// A scope: the number of its plugin, and its key.
@@ -17,7 +18,7 @@ pub(super) type ScopeId = (u32, Arc<str>);
 
 /// The events of a partition that are committed together.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(in crate::plugin::run) struct Batch {
     /// What has changed, to be looked up when the batch is closed.
     pub(super) changed: Changed,
     /// What this node does when the batch is committed, in order.
@@ -34,6 +35,7 @@ pub(super) struct Changed {
     pub(super) members: HashSet<(ScopeId, ConnId)>,
     pub(super) timers: HashSet<(ScopeId, Box<str>)>,
     pub(super) asks: HashSet<(ScopeId, u64)>,
+    pub(super) documents: HashSet<(ScopeId, String)>,
 }
 
 /// What this node does when a batch is committed.
@@ -42,6 +44,8 @@ pub(super) enum Step {
     Output(Output),
     /// An event is done with, which is kept until then: another owner handles it if the batch is refused.
     Done(Box<Envelope>, Option<Result<Payload, Failure>>),
+    /// A document is stored.
+    Save(Box<Promise>),
     /// An event is done with, and its answer comes later.
     Later(Box<Envelope>, Later),
 }
@@ -66,7 +70,7 @@ pub(super) struct InFlight {
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        let Changed { states, members, timers, asks } = &self.changed;
+        let Changed { states, members, timers, asks, documents } = &self.changed;
         self.steps.is_empty()
             && self.remote.is_empty()
             && self.handled.is_empty()
@@ -74,6 +78,7 @@ impl Batch {
             && members.is_empty()
             && timers.is_empty()
             && asks.is_empty()
+            && documents.is_empty()
     }
 
     /// Has other nodes do something.

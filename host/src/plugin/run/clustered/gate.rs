@@ -19,7 +19,7 @@ const MAX_STEPS: usize = 256;
 
 impl ThreadState {
     /// The open batch of a scope's partition. None where the host is alone or the partition is not its own.
-    pub(super) fn batch_of(&mut self, key: &str) -> Option<&mut Batch> {
+    pub(in crate::plugin::run) fn batch_of(&mut self, key: &str) -> Option<&mut Batch> {
         self.partitions.as_mut()?.batch(Partition::of(key))
     }
 
@@ -153,6 +153,11 @@ impl ThreadState {
                     let Envelope { event, reply, .. } = *envelope;
                     self.shared.answer(event.name(), reply, outcome, &self.wakes);
                 }
+                Step::Save(promise) => {
+                    if let Some(store) = &self.shared.store {
+                        store.save(vec![*promise]);
+                    }
+                }
                 Step::Done(_, None) => {}
                 Step::Later(envelope, later) => self.shared.begin_later(&node, *envelope, later),
             }
@@ -231,7 +236,7 @@ impl Step {
     fn event(self) -> Option<Envelope> {
         match self {
             Self::Done(envelope, _) | Self::Later(envelope, _) => Some(*envelope),
-            Self::Output(_) => None,
+            Self::Output(_) | Self::Save(_) => None,
         }
     }
 }

@@ -119,6 +119,14 @@ impl ThreadState {
         }
     }
 
+    /// Notes that a document is being stored, or no longer.
+    pub(super) fn mark_document(&mut self, plugin: &Plugin, key: &Arc<str>, id: &str) {
+        self.name(plugin);
+        if let Some(batch) = self.batch_of(key) {
+            batch.changed.documents.insert(((plugin.number, key.clone()), id.to_owned()));
+        }
+    }
+
     /// Keeps the name of a plugin, which its records carry.
     fn name(&mut self, plugin: &Plugin) {
         if let Some(partitions) = &mut self.partitions {

@@ -9,6 +9,7 @@
 //! - `gate`, `batch`: what a batch changes and sends, its commit, and its end
 //! - `later`: answers that wait for more than the commit
 //! - `effects`, `members`: effects on connections of all nodes
+//! - `documents`: documents that are being stored
 //! - `output`: what commits have a node do
 //! - `take`, `records`: partitions that come and go
 //! - `pending`: this node's forwarded events
@@ -16,6 +17,7 @@
 //! - `wire`: the bytes of all that
 
 mod batch;
+mod documents;
 mod effects;
 mod gate;
 mod later;

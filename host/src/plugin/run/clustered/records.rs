@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::batch::Changed;
+use super::documents::document_record;
 use super::wire::{Blob, WireAsk, WireMembership, WireState, WireTimer, encode};
 use crate::cluster::{Partition, Record};
 use crate::model::ConnId;
@@ -15,6 +16,7 @@ const STATE: u8 = b's';
 const MEMBER: u8 = b'm';
 const TIMER: u8 = b't';
 const ASK: u8 = b'a';
+const DOCUMENT: u8 = b'd';
 
 /// What a field is about.
 pub(super) enum Subject<'a> {
@@ -22,6 +24,7 @@ pub(super) enum Subject<'a> {
     Member(ConnId),
     Timer(&'a str),
     Ask(u64),
+    Document(&'a str),
 }
 
 /// The field of a record. Names have no zero bytes.
@@ -31,6 +34,7 @@ fn field(plugin: &str, scope: &str, subject: &Subject<'_>) -> Vec<u8> {
         Subject::Member(connection) => (MEMBER, connection.to_bits().to_be_bytes().to_vec()),
         Subject::Timer(name) => (TIMER, name.as_bytes().to_vec()),
         Subject::Ask(ask) => (ASK, ask.to_be_bytes().to_vec()),
+        Subject::Document(id) => (DOCUMENT, id.as_bytes().to_vec()),
     };
     [&[kind], plugin.as_bytes(), &[0], scope.as_bytes(), &[0], &rest].concat()
 }
@@ -46,6 +50,7 @@ pub(super) fn parse(field: &[u8]) -> Option<(&str, &str, Subject<'_>)> {
         MEMBER => Subject::Member(ConnId::from_bits(number()?)),
         TIMER => Subject::Timer(std::str::from_utf8(rest).ok()?),
         ASK => Subject::Ask(number()?),
+        DOCUMENT => Subject::Document(std::str::from_utf8(rest).ok()?),
         _ => return None,
     };
     Some((std::str::from_utf8(plugin).ok()?, std::str::from_utf8(scope).ok()?, subject))
@@ -93,6 +98,10 @@ impl ThreadState {
             let value = scope(id).and_then(|scope| timer_record(scope, timer));
             records.push((field(name(id.0), &id.1, &Subject::Timer(timer)), value));
         }
+        for (id, document) in &changed.documents {
+            let value = scope(id).and_then(|scope| document_record(scope, document));
+            records.push((field(name(id.0), &id.1, &Subject::Document(document)), value));
+        }
         for (id, ask) in &changed.asks {
             let value = self.acks.get(*ask).map(|owed| {
                 encode(&WireAsk { connection: owed.connection.to_bits(), tag: owed.tag.clone(), due_ms: owed.due_ms })
@@ -110,6 +119,9 @@ impl ThreadState {
             records.push((field(plugin, key, &Subject::State), Some(state_record(scope))));
             for connection in scope.members.keys() {
                 records.push((field(plugin, key, &Subject::Member(*connection)), member_record(scope, *connection)));
+            }
+            for id in scope.promised.keys() {
+                records.push((field(plugin, key, &Subject::Document(id)), document_record(scope, id)));
             }
             for name in scope.timers.keys() {
                 records.push((field(plugin, key, &Subject::Timer(name)), timer_record(scope, name)));

@@ -224,6 +224,7 @@ impl ThreadState {
                 let timer = Timer { deadline, due_ms: due_ms.min(now_ms + left_ms), after_ms, payload, charge };
                 scope.timers.insert(name.into(), timer);
             }
+            Some((_, _, Subject::Document(id))) => self.restore_promise(place, id, value)?,
             Some((_, _, Subject::Ask(ask))) => {
                 let WireAsk { connection, tag, due_ms } = decode(value)?;
                 let deadline = self.deadlines.push(uptime + due_ms.saturating_sub(now_ms), Due::Acknowledgement(ask));

@@ -417,6 +417,15 @@ pub(super) struct WireTimer {
     pub(super) payload: Box<str>,
 }
 
+/// The record of a document that is being stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct WirePromise {
+    pub(super) tag: String,
+    pub(super) collection: String,
+    pub(super) key: Option<String>,
+    pub(super) document: String,
+}
+
 /// The record of an acknowledgement that a client owes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct WireAsk {
