@@ -69,15 +69,16 @@ pub(super) struct OpenStore {
 
 impl OpenStore {
     pub(super) fn new(database: &Database, journal: &TempDir) -> Self {
+        Self::open(database.url(), journal, false).unwrap()
+    }
+
+    /// Opens a store of a host that is alone, or of a node of a cluster.
+    pub(super) fn open(url: StoreUrl, journal: &TempDir, is_shared: bool) -> anyhow::Result<Self> {
         let clock = Clock::manual(BEGINNING);
-        let config = StoreConfig {
-            url: database.url(),
-            journal: journal.path().to_owned(),
-            give_up: Duration::from_secs(60),
-            is_shared: false,
-        };
-        let (store, outcomes) = open_store(&config, clock.clone()).unwrap();
-        Self { store, clock, outcomes }
+        let config =
+            StoreConfig { url, journal: journal.path().to_owned(), give_up: Duration::from_secs(60), is_shared };
+        let (store, outcomes) = open_store(&config, clock.clone())?;
+        Ok(Self { store, clock, outcomes })
     }
 
     pub(super) fn next(&self) -> (Arc<Promise>, Outcome) {
@@ -112,6 +113,14 @@ impl OpenStore {
         let (reply, answer) = mpsc::channel();
         self.store.scope("campaign", key, None, Box::new(move |scope| reply.send(scope).unwrap()));
         answer.recv_timeout(TIMEOUT).expect("an answer comes").unwrap()
+    }
+
+    /// Deletes a scope, and waits until that is on disk.
+    pub(super) fn drop_scope(&self, key: &str, epoch: u64) {
+        let (reply, written) = mpsc::channel();
+        let acknowledge = Box::new(move |result| reply.send(result).unwrap());
+        self.store.drop_scope("campaign", key, epoch, Some(acknowledge), None);
+        written.recv_timeout(TIMEOUT).expect("it is written").unwrap();
     }
 
     /// Stores a scope's state, and waits until it is on disk.

@@ -10,3 +10,4 @@ mod outcomes;
 mod postgres_lease;
 mod postgres_rights;
 mod scopes;
+mod shared;

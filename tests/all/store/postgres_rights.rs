@@ -140,14 +140,14 @@ fn older_tables_are_migrated_or_refused() {
                       INSERT INTO roundhouse_owner (owner) VALUES ('old')";
     server.run(become_old);
     let error = refusal(&server.url_of("host", "postgres"));
-    assert!(error.contains("schema 2") && error.contains("roundhouse store schema --role"), "{error}");
+    assert!(error.contains("schema 3") && error.contains("roundhouse store schema --role"), "{error}");
 
     let journal = tempfile::tempdir().unwrap();
     let (store, outcomes) = try_to_open(&server.url(), &journal).unwrap();
     use_store(&store, &outcomes, "a");
     store.shut_down();
     drop(store);
-    assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "2");
+    assert_eq!(server.value("SELECT version::text FROM roundhouse_schema"), "3");
 
     server.run("UPDATE roundhouse_schema SET version = 99");
     let error = refusal(&server.url());

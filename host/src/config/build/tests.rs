@@ -89,6 +89,17 @@ fn mistakes_are_named_with_their_place() {
 }
 
 #[test]
+fn cluster_needs_a_database_to_share() {
+    let cluster = "auth.jwt.secret = \"s\"\n[cluster]\nredis = \"redis://127.0.0.1\"\n";
+    for store in ["", "[store]\nurl = \"sqlite://roundhouse.db\""] {
+        let error = format!("{:#}", load(&format!("{cluster}{store}")).unwrap_err());
+        assert!(error.contains("store.url is sqlite://") && error.contains("store.url = \"postgres://"), "{error}");
+    }
+    let shared = load(&format!("{cluster}[store]\nurl = \"postgres://h/d\"")).unwrap();
+    assert!(shared.store.is_shared && !load("auth.jwt.secret = \"s\"").unwrap().store.is_shared);
+}
+
+#[test]
 fn empty_values_are_refused_by_key() {
     for (toml, key) in [
         ("[auth.jwt]\nsecret = \"\"", "auth.jwt.secret"),

@@ -152,3 +152,22 @@ fn journal_is_locked_against_other_hosts() {
     drop(first);
     Journal::open(dir.path()).unwrap();
 }
+
+#[test]
+fn saved_promises_leave_no_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path()).unwrap();
+    journal.expire(vec![FIRST_SAVED, FIRST_SAVED + 1]).unwrap();
+    journal.acknowledge(vec![FIRST_SAVED]).unwrap();
+    assert!(!journal.is_expired(FIRST_SAVED) && journal.is_expired(FIRST_SAVED + 1));
+    let lines = |dir: &Path| fs::read_to_string(&segments_in(dir).unwrap()[0].1).unwrap();
+    assert_eq!(lines(dir.path()), "");
+    let mut one = [promise("a")];
+    journal.promise(&mut one).unwrap();
+    journal.expire(vec![one[0].number, FIRST_SAVED]).unwrap();
+    assert!(!lines(dir.path()).contains(&FIRST_SAVED.to_string()));
+    drop(journal);
+    let (journal, unacknowledged) = Journal::open(dir.path()).unwrap();
+    assert_eq!(tags(&unacknowledged), [("a", true)]);
+    assert!(!journal.is_expired(FIRST_SAVED));
+}
