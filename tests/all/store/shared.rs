@@ -93,7 +93,7 @@ fn promise_of_two_nodes_is_stored_once() {
         let other = Promise { key: Some("k".to_owned()), ..promise("c") };
         for node in &nodes {
             node.store.has_room_for_promises(3, 100).unwrap();
-            node.store.save([&promises[..], &[other.clone()]].concat());
+            node.store.save([&promises[..], std::slice::from_ref(&other)].concat());
         }
         for node in &nodes {
             let told = node.acknowledge_next(3);
