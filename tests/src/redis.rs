@@ -132,7 +132,9 @@ impl TestRedis {
     fn run(&mut self) {
         let appends = if self.persistence == Persistence::AppendOnly { "yes" } else { "no" };
         let port = self.port.to_string();
-        let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends];
+        let mut arguments = vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends];
+        // A replica is served at once, and not after five seconds in which others might come.
+        arguments.extend(["--repl-diskless-sync-delay", "0"]);
         self.child = Some(spawn("redis-server", self.dir.path(), &arguments));
         wait_until("Redis answers", || cli(self.port, &["PING"]).is_ok_and(|answer| answer == "PONG"));
     }

@@ -171,8 +171,8 @@ mod tests {
     fn output_comes_once_and_in_order() {
         let (mut outputs, p) = (Outputs::default(), Partition(7));
         let message = |text: &'static str| Bytes::from_static(text.as_bytes());
-        assert_eq!(outputs.receive(p, id(1), id(0), message("a")), Arrival::Next(message("a")));
-        assert_eq!(outputs.receive(p, id(1), id(0), message("a")), Arrival::Nothing);
+        assert_eq!(outputs.receive(p, id(1), MessageId::default(), message("a")), Arrival::Next(message("a")));
+        assert_eq!(outputs.receive(p, id(1), MessageId::default(), message("a")), Arrival::Nothing);
         assert_eq!(outputs.receive(p, id(5), id(3), message("d")), Arrival::Missing(id(1)));
         assert_eq!(outputs.receive(p, id(6), id(5), message("e")), Arrival::Nothing);
         let read = vec![(id(2), message("b")), (id(3), message("c")), (id(5), message("d"))];
