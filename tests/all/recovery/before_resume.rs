@@ -14,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::recovery::plain::{begin_session, lose};
-use crate::recovery::{CONFIG, emit_number, occupy_shard, wait_for_detached};
+use crate::recovery::{CONFIG, SHARD, emit_number, occupy_shard, wait_for_detached};
 
 /// Opens a WebSocket with `bytes` immediately after its handshake.
 async fn open_with(host: &InnerHost, user: &str, bytes: &[u8]) -> WebSocketStream<TcpStream> {
@@ -67,7 +67,7 @@ async fn resuming_from_any_shard_keeps_pipelined_events() {
             socket.get_mut().write_all(&whole).await.unwrap();
         }
         let here = connected["data"]["connectionId"].as_str().unwrap();
-        n_moves += u64::from(here[..2] != id[..2]);
+        n_moves += u64::from(here[SHARD] != id[SHARD]);
         let resumed = next(&mut socket).await;
         assert_eq!((&resumed["data"]["connectionId"], &resumed["data"]["recovered"]), (&json!(id), &json!(true)));
         assert_eq!(next(&mut socket).await, json!({ "event": "number", "data": 1 }));

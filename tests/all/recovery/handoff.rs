@@ -6,7 +6,9 @@ use roundhouse_tests::guests::conformance;
 use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient, TestClient, TestHost};
 use serde_json::{Value, json};
 
-use crate::recovery::{CONFIG, TRANSPORTS, Transport, client, emit_number, lose, occupy_shard, wait_for_detached};
+use crate::recovery::{
+    CONFIG, SHARD, TRANSPORTS, Transport, client, emit_number, lose, occupy_shard, wait_for_detached,
+};
 
 #[tokio::test]
 async fn each_namespace_is_recovered() {
@@ -66,12 +68,12 @@ async fn client_recovers_from_any_shard() {
             occupying.push(occupy_shard(&host).await);
             assert!(occupying.len() < 50, "it always comes to the same shard");
             ana = transport.open(&host).await;
-            // The id of a connection begins with its shard; this connection is closed again.
+            // This connection is closed again.
             let here = ana.connect_as(&host.token("ben", None)).await;
             ana.send_text("41").await;
             // A polling client has a pending request, which the handoff moves too.
             assert_eq!(ana.drain().await, []);
-            n_moves += usize::from(here[..2] != id[..2]);
+            n_moves += usize::from(here[SHARD] != id[SHARD]);
             assert_eq!(ana.connect("/", &session).await.unwrap()["sid"], id, "by {transport:?} from {here}");
             assert_eq!(ana.expect_event("number").await.argument(), &json!(last));
             if transport == Transport::Polling && n_moves == 1 {
@@ -102,7 +104,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
         polling.send(&[enter(&json!({ "token": host.token("ben", None) }))]).await;
         let here = polling.poll().await.text;
         assert!(here.starts_with("40{\"sid\":\""), "{here}");
-        let is_elsewhere = here[10..12] != id[..2];
+        let is_elsewhere = here[10..][SHARD] != id[SHARD];
         let mut socket = EngineSocket::for_upgrade(&polling).await;
         polling.send(&["41".into(), enter(&session)]).await;
         socket.send("2probe").await;
@@ -130,7 +132,7 @@ async fn upgrade_opened_before_a_handoff_completes() {
 async fn sessions_of_other_hosts_are_not_recovered() {
     let mut host = TestHost::start_with(&format!("{CONFIG}shards = 2"), &[]);
     let token = host.token("ana");
-    let pids = ["00", "01", "02", "ff"].map(|shard| format!("{shard}{}", "0".repeat(46)));
+    let pids = ["00", "01", "02", "ff"].map(|shard| format!("000{shard}{}", "0".repeat(43)));
     for pid in &pids {
         let auth = json!({ "token": token, "pid": pid, "offset": "1" });
         let [socket, polling] = [SocketIoClient::socket(&host.ws).await, SocketIoClient::polling(&host.ws).await];
@@ -184,7 +186,7 @@ async fn pipelined_packets_move_with_the_session() {
             };
             assert_eq!(connected(&mut ana, "/").await, id);
             let other = connected(&mut ana, "/custom").await;
-            assert_eq!(other.as_str().unwrap()[..2], id[..2], "it is on the shard of the first");
+            assert_eq!(other.as_str().unwrap()[SHARD], id[SHARD], "it is on the shard of the first");
             let back = ana.expect_event("message-back").await;
             assert_eq!((&back.data[0]["num"], back.attachments), (&json!(0), vec![vec![1, 2, 3]]));
             let answer = ana.wait_for(|packet| packet.kind == '3').await;
@@ -192,7 +194,7 @@ async fn pipelined_packets_move_with_the_session() {
             ana.send_text("41/custom,").await;
             ana.disconnect().await;
             drop(occupying);
-            if here[..2] != id[..2] {
+            if here[SHARD] != id[SHARD] {
                 break;
             }
             assert!(attempt < 50, "it always comes to the same shard");

@@ -17,6 +17,9 @@ pub(crate) const CONFIG: &str = "auth.jwt.secret = \"s\"\nlimits.events_per_seco
                                  plugins.conformance.grants.actions = [\"connect\"]\n\
                                  plugins.hostile.grants.actions = [\"connect\"]\n";
 
+/// Where a connection's id has its shard: behind the three digits of the node.
+pub(crate) const SHARD: std::ops::Range<usize> = 3..5;
+
 /// The default `recovery.window`.
 pub(crate) const WINDOW: Duration = Duration::from_secs(120);
 
