@@ -21,14 +21,17 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::command::{Command, Lasting, Task};
+use super::config::ClusterConfig;
 use super::inbox::{Arrival, Forwarded, Outputs};
 use super::keys::Keys;
+use super::listener::{AWAY_AFTER, Listener, Responder};
 use super::nodes::{BEAT_MS, LOOK_MS, NodeInfo, Observer, View};
-use super::ops::{self, Commit, Committed, EventId, Heal, MessageId};
+use super::ops::{self, Commit, Committed, EventId, MessageId};
 use super::partition::Partition;
 use super::peers::Peers;
 use super::scripts::{self, call};
-use super::{AWAY_AFTER, ClusterConfig, Listener, Responder, Status};
+use super::status::Status;
 use crate::metrics::ClusterMetrics;
 use crate::model::{NodeId, spawn_essential};
 
@@ -48,43 +51,6 @@ const CHECKED_AT_ONCE: usize = 4;
 
 /// After which time what partitions have of a node that has gone is removed.
 const FORGET_AFTER_MS: u64 = 10_000;
-
-/// What other threads ask of the link.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// By the node of this number, which this one may not be any more.
-    Lasting(NodeId, Lasting),
-    Ask {
-        id: u64,
-        nodes: Vec<NodeId>,
-        request: Bytes,
-    },
-    Answer {
-        id: u64,
-        node: NodeId,
-        answer: Bytes,
-    },
-    Run(Task),
-    Leave,
-}
-
-/// A command that is asked again until it is answered.
-#[derive(Debug)]
-pub(super) enum Lasting {
-    Take(Partition),
-    Commit(Box<Commit>),
-    Heal(Box<Heal>),
-    Forward { partition: Partition, number: u64, before: u64, event: Bytes },
-}
-
-/// A task that another thread wants run.
-pub(super) struct Task(pub(super) BoxFuture<'static, ()>);
-
-impl std::fmt::Debug for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Task")
-    }
-}
 
 /// A command to Redis whose answer is awaited.
 #[derive(Debug)]
@@ -239,7 +205,7 @@ impl Link {
         cmd.arg(&self.registered).arg(random_text()).arg(begin).arg(keys.news());
         let answer = self.redis.send_packed_command(&cmd).await?;
         let [number, run] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
-        (self.me, self.run) = (NodeId(u16::try_from(ops::number(number)?)?), ops::bytes(run)?.to_vec());
+        (self.me, self.run) = (NodeId(u16::try_from(ops::number(number)?)?), ops::octets(run)?.to_vec());
         self.status.me.store(self.me.0, Ordering::Release);
         Ok(())
     }
@@ -459,7 +425,7 @@ impl Link {
             }
             Op::Check(partition) => self.checked(partition, answer)?,
             Op::Revive => {
-                self.run = ops::bytes(answer)?.to_vec();
+                self.run = ops::octets(answer)?.to_vec();
                 self.beat();
             }
             Op::Leave => return Ok(true),
@@ -498,7 +464,7 @@ impl Link {
                     self.check(heal.commit.partition);
                 }
             }
-            Lasting::Forward { partition, .. } => match ops::items(answer)?.first().map(ops::bytes).transpose()? {
+            Lasting::Forward { partition, .. } => match ops::items(answer)?.first().map(ops::octets).transpose()? {
                 Some(b"gap") => {
                     let last = ops::items(answer)?.get(1).map_or(Ok(0), ops::number)?;
                     self.tell(|listener| listener.missing(partition, last));
@@ -563,8 +529,8 @@ impl Link {
         match (&push.kind, &push.data[..]) {
             (PushKind::Disconnection, _) => bail!("the connection has ended"),
             (PushKind::Message, [channel, message]) => {
-                let message = Bytes::copy_from_slice(ops::bytes(message)?);
-                match ops::bytes(channel)? == self.keys.news().as_bytes() {
+                let message = Bytes::copy_from_slice(ops::octets(message)?);
+                match ops::octets(channel)? == self.keys.news().as_bytes() {
                     true => self.is_beat_due = true,
                     false => drop(self.received(&message)),
                 }
@@ -634,7 +600,7 @@ impl Link {
 
     async fn beaten(&mut self, answer: &Value) -> anyhow::Result<()> {
         let [known, run, lists @ ..] = ops::items(answer)? else { bail!("Redis answers {answer:?}") };
-        let is_same = ops::bytes(run).is_ok_and(|run| run == self.run);
+        let is_same = ops::octets(run).is_ok_and(|run| run == self.run);
         let is_known = ops::number(known)? > 0;
         if !is_same {
             self.revive();
@@ -824,7 +790,7 @@ fn random_bytes() -> [u8; 16] {
 /// A message as XRANGE returns it.
 fn read_message(entry: &Value) -> anyhow::Result<(MessageId, Bytes)> {
     let [id, fields] = ops::items(entry)? else { bail!("Redis answers {entry:?}") };
-    let id = MessageId::from_text(ops::bytes(id)?).context("Redis answers no id")?;
+    let id = MessageId::from_text(ops::octets(id)?).context("Redis answers no id")?;
     let message = ops::items(fields)?.get(1).context("Redis answers no message")?;
-    Ok((id, Bytes::copy_from_slice(ops::bytes(message)?)))
+    Ok((id, Bytes::copy_from_slice(ops::octets(message)?)))
 }

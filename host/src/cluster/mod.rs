@@ -12,76 +12,39 @@
 //! - `link`: the thread that keeps the connection, and asks again what was not answered
 //! - `peers`: questions from node to node
 
+mod command;
 mod config;
 mod inbox;
 mod keys;
 mod link;
+mod listener;
 mod nodes;
 mod ops;
 mod partition;
 mod peers;
 mod scripts;
+mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 pub use self::config::{ClusterConfig, RedisUrl};
+pub use self::listener::{AWAY_AFTER, Listener, Responder};
 pub use self::nodes::{NodeInfo, View};
 pub use self::ops::{Commit, Committed, EventId, Heal, Output, Record, Snapshot};
 pub use self::partition::Partition;
 pub use self::peers::{Answer, Answers};
 
-use self::link::{Command, Lasting, Link, Task};
+use self::command::{Command, Lasting, Task};
+use self::link::Link;
 use self::peers::Peers;
+use self::status::Status;
 use crate::metrics::ClusterMetrics;
 use crate::model::NodeId;
-
-/// The time after which Redis counts as away: no command takes longer, and events that need it are refused.
-pub const AWAY_AFTER: Duration = Duration::from_secs(1);
-
-/// What a node does with the news of its cluster. Called on the cluster's thread, which must not wait.
-pub trait Listener: Send + Sync {
-    /// A partition was taken: this node owns it from now on.
-    fn taken(&self, snapshot: Snapshot);
-    /// A commit, or the heal that stands for commits up to its number, was answered.
-    fn committed(&self, partition: Partition, epoch: u64, sequence: u64, answer: Committed);
-    /// Another node forwarded an event to a partition of this node: each once, and in the order of its origin.
-    fn event(&self, partition: Partition, id: EventId, event: Bytes);
-    /// An owner's commit has this for the node: each once, and in the order of the owner's commits.
-    fn output(&self, partition: Partition, output: Bytes);
-    /// Redis has lost events that this node forwarded to a partition: those after this number are to be forwarded again.
-    fn missing(&self, partition: Partition, after: u64);
-    /// These nodes live. Also called where nothing has changed.
-    fn nodes(&self, view: &Arc<View>);
-    /// Redis is away, or is back.
-    fn reachable(&self, is_up: bool);
-    /// The others gave this node up, so its connections are gone for them: it goes on as another node, of this number.
-    fn reborn(&self, number: NodeId);
-    /// Another node asks.
-    fn ask(&self, question: &[u8], responder: Responder);
-}
-
-/// The way of an answer to the node that has asked.
-#[derive(Debug)]
-pub struct Responder {
-    commands: mpsc::UnboundedSender<Command>,
-    node: NodeId,
-    id: u64,
-}
-
-impl Responder {
-    /// Answers.
-    pub fn answer(self, answer: Vec<u8>) {
-        // The link ends only with the host.
-        let _ = self.commands.send(Command::Answer { id: self.id, node: self.node, answer: answer.into() });
-    }
-}
 
 /// A node of a cluster.
 #[derive(Debug)]
@@ -90,14 +53,6 @@ pub struct Cluster {
     commands: mpsc::UnboundedSender<Command>,
     status: Arc<Status>,
     peers: Arc<Peers>,
-}
-
-/// What other threads read of the link's state.
-#[derive(Debug, Default)]
-struct Status {
-    me: AtomicU16,
-    is_up: AtomicBool,
-    view: ArcSwap<View>,
 }
 
 impl Cluster {

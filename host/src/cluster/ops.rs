@@ -233,7 +233,7 @@ impl MessageId {
 /// The answer of a commit, a heal or a check.
 pub(super) fn committed(answer: &Value) -> anyhow::Result<Committed> {
     let items = items(answer)?;
-    Ok(match items.first().map(bytes).transpose()? {
+    Ok(match items.first().map(octets).transpose()? {
         Some(b"done") => Committed::Done,
         Some(b"lost") => Committed::Lost,
         Some(b"fenced") => Committed::Fenced { last: items.get(1).and_then(|last| number(last).ok()) },
@@ -276,7 +276,7 @@ pub(super) fn items(value: &Value) -> anyhow::Result<&[Value]> {
     }
 }
 
-pub(super) fn bytes(value: &Value) -> anyhow::Result<&[u8]> {
+pub(super) fn octets(value: &Value) -> anyhow::Result<&[u8]> {
     match value {
         Value::BulkString(bytes) => Ok(bytes),
         Value::SimpleString(text) => Ok(text.as_bytes()),
@@ -287,7 +287,7 @@ pub(super) fn bytes(value: &Value) -> anyhow::Result<&[u8]> {
 pub(super) fn number(value: &Value) -> anyhow::Result<u64> {
     match value {
         Value::Int(number) => Ok(u64::try_from(*number)?),
-        other => text_number(bytes(other)?),
+        other => text_number(octets(other)?),
     }
 }
 
@@ -297,5 +297,5 @@ pub(super) fn text_number<N: std::str::FromStr>(text: &[u8]) -> anyhow::Result<N
 
 /// Fields and values that follow each other.
 pub(super) fn pairs(items: &[Value]) -> anyhow::Result<Vec<(&[u8], &[u8])>> {
-    items.chunks_exact(2).map(|pair| Ok((bytes(&pair[0])?, bytes(&pair[1])?))).collect()
+    items.chunks_exact(2).map(|pair| Ok((octets(&pair[0])?, octets(&pair[1])?))).collect()
 }

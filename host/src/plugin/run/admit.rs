@@ -9,7 +9,8 @@ use roundhouse_contract::ScopeAddress;
 
 use super::commit::Done;
 use super::deferred::{MAX_ATTEMPTS, RETRY_MS};
-use super::durable::{DurableChange, write};
+use super::durable::write;
+use super::durable_change::DurableChange;
 use super::invoke::Handled;
 use super::job::Envelope;
 use super::rooms::Questions;

@@ -1,4 +1,4 @@
-//! The jobs of a plugin thread, and the envelope that an event travels in.
+//! The jobs of a plugin thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,31 +6,16 @@ use std::sync::Arc;
 use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
-use super::clustered::node::News;
+use super::clustered::news::News;
 use super::deadlines::Deadline;
+pub(crate) use super::envelope::Envelope;
 use crate::model::{ConnId, Payload};
+use crate::plugin::event::AckMissing;
 use crate::plugin::event::senders::Reservation;
-use crate::plugin::event::{AckMissing, Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::State;
 use crate::store::{ScopeRecord, StoreFailure};
-
-/// An event on its way to a scope, with the recipient of its answer.
-#[derive(Debug)]
-pub(crate) struct Envelope {
-    pub(crate) plugin: Arc<Plugin>,
-    pub(crate) address: ScopeAddress,
-    pub(crate) event: Event,
-    pub(crate) reply: ReplyTo,
-}
-
-impl Envelope {
-    /// An event without a reply.
-    pub(crate) fn without_reply(plugin: Arc<Plugin>, address: ScopeAddress, event: Event) -> Self {
-        Self { plugin, address, event, reply: ReplyTo::Nobody }
-    }
-}
 
 /// A job of a plugin thread.
 #[derive(Debug)]

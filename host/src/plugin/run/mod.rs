@@ -5,13 +5,16 @@
 
 mod acks;
 mod admit;
+mod answers;
 mod charges;
 pub(crate) mod clustered;
 mod commit;
 mod deadlines;
 mod deferred;
 mod durable;
+mod durable_change;
 mod effect;
+pub(crate) mod envelope;
 mod gather;
 pub(crate) mod inboxes;
 mod instances;

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::clustered::node::News;
+use super::clustered::news::News;
 use super::clustered::roster::Roster;
 use super::effect::Effect;
 use super::job::{Envelope, Job};

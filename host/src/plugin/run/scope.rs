@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use roundhouse_contract::{Scope as Kind, ScopeAddress};
 
+pub(crate) use super::clustered::roster::Membership;
 use super::clustered::roster::Roster;
 use super::deadlines::Deadline;
-use super::job::Envelope;
+use super::envelope::Envelope;
 use crate::ledger::{Account, Charge};
 use crate::model::ConnId;
 use crate::plugin::event::{Event, ReplyTo};
@@ -59,19 +60,6 @@ pub(crate) struct Scope {
     pub(crate) has_turn: bool,
     /// Guaranteed events that could not be handled yet.
     deferred: VecDeque<Deferred>,
-}
-
-/// The membership of a connection in a scope.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Membership {
-    pub(crate) joined: bool,
-    pub(crate) watched: bool,
-    /// Whether the connection sent this scope an event of its own.
-    pub(crate) came: bool,
-    /// Whether the last change of presence that the scope knows is `away`.
-    pub(crate) is_away: bool,
-    /// The number of the last change of presence that the scope knows.
-    pub(crate) n_changes: u32,
 }
 
 /// A timer that is set.

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use roundhouse_contract::Counted;
+
 use super::output::Output;
 use super::questions::Question;
 use super::wire::{WireOutput, encode};
 use crate::cluster::{self, EventId};
 use crate::model::{ConnId, Failure, NodeId, Payload};
-use crate::plugin::run::durable::DurableChange;
-use crate::plugin::run::job::Envelope;
+use crate::plugin::run::durable_change::DurableChange;
+use crate::plugin::run::envelope::Envelope;
 use crate::store::Promise;
-use roundhouse_contract::Counted;
 
 /// A scope: the number of its plugin, and its key.
 pub(super) type ScopeId = (u32, Arc<str>);

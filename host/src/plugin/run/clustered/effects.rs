@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use roundhouse_contract::MIN_CHAINED_MS;
+
 use super::output::Output;
 use super::wire::WireScope;
 use crate::hub::{Audience, Publication};
@@ -13,7 +15,6 @@ use crate::plugin::run::acks::PendingAck;
 use crate::plugin::run::deadlines::Due;
 use crate::plugin::run::effect::Effect;
 use crate::plugin::run::state::{ThreadState, Visit};
-use roundhouse_contract::MIN_CHAINED_MS;
 
 impl ThreadState {
     /// Carries an effect out that concerns connections, of whichever node.

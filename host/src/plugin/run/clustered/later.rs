@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use roundhouse_contract::Counted;
+
 use super::batch::Later;
-use super::node::{News, Node};
+use super::news::News;
+use super::node::Node;
 use super::output::Output;
 use super::questions::{Question, Reply, WireEmit};
 use super::wire::outcome_to_wire;
@@ -15,11 +18,10 @@ use crate::hub::WakeBatch;
 use crate::model::{Failure, Payload};
 use crate::plugin::event::ReplyTo;
 use crate::plugin::run::commit::Reached;
-use crate::plugin::run::durable::DurableChange;
+use crate::plugin::run::durable_change::DurableChange;
 use crate::plugin::run::job::{Envelope, Job};
 use crate::plugin::run::shared::Shared;
 use crate::plugin::run::state::ThreadState;
-use roundhouse_contract::Counted;
 
 impl Shared {
     /// Begins what an event's answer waits for. The event is committed.

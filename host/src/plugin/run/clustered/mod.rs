@@ -5,7 +5,7 @@
 //! and the answers to their senders, leave when the commit is answered. If it is refused, another node owns the partition:
 //! nothing of it was said, and the events are handed on. An event of another partition is **forwarded**.
 //!
-//! - `partitions`: which partitions are owned, and the way of an event
+//! - `partitions`: which partitions are owned; `route`: the way of an event
 //! - `gate`, `batch`: what a batch changes and sends, its commit, and its end
 //! - `later`: answers that wait for more than the commit
 //! - `effects`, `members`: effects on connections of all nodes
@@ -13,15 +13,17 @@
 //! - `output`: what commits have a node do
 //! - `take`, `records`: partitions that come and go
 //! - `pending`: this node's forwarded events
-//! - `node`, `questions`: news and questions of the cluster
+//! - `node`, `hands`, `news`, `questions`: news and questions of the cluster
 //! - `wire`: the bytes of all that
 
 mod batch;
 mod documents;
 mod effects;
 mod gate;
+pub(crate) mod hands;
 mod later;
 mod members;
+pub(crate) mod news;
 pub(crate) mod node;
 mod output;
 pub(crate) mod partitions;
@@ -29,5 +31,6 @@ mod pending;
 pub(crate) mod questions;
 mod records;
 pub(crate) mod roster;
+mod route;
 mod take;
 mod wire;

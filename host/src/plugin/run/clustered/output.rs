@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use roundhouse_contract::ScopeAddress;
+
 use super::node::Node;
 use super::pending::Owed;
 use super::wire::{WireAudience, WireOutcome, WireOutput, WireScope, close_code, outcome_of_wire};
@@ -14,7 +16,6 @@ use crate::plugin::run::job::Envelope;
 use crate::plugin::run::shared::Shared;
 use crate::policy::{Action, Verdict};
 use crate::protocol::Outgoing;
-use roundhouse_contract::ScopeAddress;
 
 /// What a commit has a node do.
 #[derive(Debug)]

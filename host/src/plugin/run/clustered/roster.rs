@@ -5,7 +5,19 @@ use std::sync::Arc;
 
 use crate::hub::ConnectionSet;
 use crate::model::{ConnId, Identity, NodeId};
-use crate::plugin::run::scope::Membership;
+
+/// The membership of a connection in a scope.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Membership {
+    pub(crate) joined: bool,
+    pub(crate) watched: bool,
+    /// Whether the connection sent this scope an event of its own.
+    pub(crate) came: bool,
+    /// Whether the last change of presence that the scope knows is `away`.
+    pub(crate) is_away: bool,
+    /// The number of the last change of presence that the scope knows.
+    pub(crate) n_changes: u32,
+}
 
 /// The members of a scope, as its owner knows them. The hub of a node knows only its own connections.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::news::News;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
 use super::records::{Subject, parse};
@@ -16,7 +17,6 @@ use crate::model::{ConnId, ErrorCode, Failure, Identity};
 use crate::plugin::event::{Flow, ReplyTo};
 use crate::plugin::load::migrate::State;
 use crate::plugin::run::acks::PendingAck;
-use crate::plugin::run::clustered::node::News;
 use crate::plugin::run::deadlines::Due;
 use crate::plugin::run::job::Envelope;
 use crate::plugin::run::scope::{Membership, Timer};

@@ -1,0 +1,43 @@
+//! News of the cluster for a plugin thread.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
+use crate::model::{Failure, Payload};
+use crate::plugin::run::envelope::Envelope;
+
+/// News of the cluster for a plugin thread.
+#[derive(Debug)]
+pub(crate) enum News {
+    Taken(Box<Snapshot>),
+    Committed {
+        partition: Partition,
+        epoch: u64,
+        sequence: u64,
+        answer: Committed,
+    },
+    Event {
+        partition: Partition,
+        id: EventId,
+        event: Bytes,
+    },
+    /// An owner's commit has this for the node. It has its place behind what this node still has to do as the owner before.
+    Output {
+        partition: Partition,
+        output: Bytes,
+    },
+    /// An event is refused that had been put aside.
+    Settle(Box<Envelope>, Failure),
+    View(Arc<View>),
+    /// The answer to a committed event of another node.
+    Late {
+        key: Arc<str>,
+        id: EventId,
+        outcome: Result<Payload, Failure>,
+    },
+    Reachable(bool),
+    /// The others gave this node up.
+    Reborn,
+}
