@@ -1,6 +1,7 @@
 //! The times at which a fault may have touched a host.
 
-use super::record::At;
+/// A time, in milliseconds from the start of the run.
+pub(super) type At = u64;
 
 /// The time after a fault for which its host may still be catching up, in milliseconds.
 pub(super) const RECOVERY: At = 5_000;

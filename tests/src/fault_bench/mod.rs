@@ -23,6 +23,7 @@ mod report;
 mod service;
 mod timelines;
 mod violation;
+mod visits;
 mod wire;
 
 pub use bench::{Options, run};

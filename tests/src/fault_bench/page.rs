@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::connection::Connection;
 use super::model::{Command, Place, ROOMS, TIMELINES};
 use super::record::{Message, Record};
 use super::wire::Wire;
@@ -43,10 +41,10 @@ pub(super) struct Page {
     agent: usize,
     /// What all pages share.
     pub(super) shared: Arc<Shared>,
-    random: Random,
+    pub(super) random: Random,
     /// What the page is told to do.
     pub(super) commands: UnboundedReceiver<Command>,
-    is_open: bool,
+    pub(super) is_open: bool,
     /// The places where the page wants to be.
     pub(super) wanted: BTreeSet<Place>,
     /// The numbers of the messages that are to be sent, or sent again until they are acknowledged.
@@ -66,32 +64,8 @@ impl Page {
         Self { number, agent, shared, random, commands, is_open: false, wanted, outbox }
     }
 
-    /// Does what the page is told, until the run is over.
-    pub(super) async fn run(mut self) {
-        loop {
-            if !self.is_open {
-                let Some(command) = self.commands.recv().await else { return };
-                self.apply(command);
-                continue;
-            }
-            let wait = Duration::from_millis(100 + self.random.below(300) as u64);
-            match self.connect().await {
-                Ok((wire, node)) => {
-                    if Connection::new(&mut self, wire, node).run().await.is_none() {
-                        return;
-                    }
-                }
-                Err(why) => self.is_waiting(format!("cannot connect: {why}")),
-            }
-            tokio::time::sleep(wait).await;
-            while let Ok(command) = self.commands.try_recv() {
-                self.apply(command);
-            }
-        }
-    }
-
     /// Connects to any of the hosts.
-    async fn connect(&mut self) -> Result<(Wire, usize), String> {
+    pub(super) async fn connect(&mut self) -> Result<(Wire, usize), String> {
         self.is_waiting("is not connected".to_owned());
         let target = self.random.below(self.shared.ws.len());
         let ws = self.shared.ws[target].clone();

@@ -5,11 +5,9 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+pub(super) use super::health::At;
 use super::health::Health;
 use super::model::Place;
-
-/// A time, in milliseconds from the start of the run.
-pub(super) type At = u64;
 
 /// A page's time in a place: from the acknowledgement of its entry until it leaves or its connection ends.
 #[derive(Debug, Clone)]
