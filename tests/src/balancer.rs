@@ -3,12 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::redis::{free_port, wait_until};
+use crate::process::{find_program, free_port, wait_until};
 
 /// The header of the answer to a handshake with the number of the host that answered.
 pub(crate) const NODE_HEADER: &str = "x-node";
@@ -27,7 +26,7 @@ impl TestBalancer {
     /// # Errors
     /// If HAProxy is not installed, with the reason.
     pub fn start(hosts: &[(String, String)]) -> Result<Self, String> {
-        let program = program().ok_or("HAProxy is not installed (no haproxy in PATH or /usr/sbin)")?;
+        let program = find_program("haproxy").ok_or("HAProxy is not installed (no haproxy in PATH or /usr/sbin)")?;
         let (dir, port) = (tempfile::tempdir().expect("a temporary folder"), free_port());
         fs::write(dir.path().join("haproxy.cfg"), config(port, hosts)).expect("a configuration can be written");
         let log = fs::File::create(dir.path().join("log")).expect("a log can be made");
@@ -72,10 +71,4 @@ fn config(port: u16, hosts: &[(String, String)]) -> String {
         let _ = writeln!(config, "    server {number} {clients} check port {api_port}");
     }
     config
-}
-
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join("haproxy")).find(|program| program.is_file())
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::process::send_signal;
 use crate::{Answer, NOTHING, TIMEOUT, TestClient, eventually, http, target_dir};
 
 /// The event that marks the end of received frames: a service may emit it to all clients.
@@ -293,8 +294,7 @@ impl TestHost {
 
     /// Sends the host a signal.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
+        send_signal(self.pid(), name);
     }
 
     /// The exit status of the host, if it has ended.

@@ -47,6 +47,7 @@ mod inner;
 pub mod issuer;
 mod pgbouncer;
 mod postgres;
+mod process;
 mod random;
 pub mod raw;
 mod redis;

@@ -2,8 +2,7 @@
 //! connection to the server.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::TcpStream;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::TIMEOUT;
 use crate::postgres::{TestPostgres, give_to_server_account, server_command};
+use crate::process::{find_program, free_port};
 
 /// A running pooler, which is killed when this value is dropped.
 #[derive(Debug)]
@@ -34,9 +34,10 @@ impl TestPgBouncer {
     /// # Errors
     /// If PgBouncer is not installed, with the reason.
     pub fn start_in_mode(server: &TestPostgres, mode: &str) -> Result<Self, String> {
-        let program = program().ok_or("PgBouncer is not installed (no pgbouncer in PATH or /usr/sbin)")?;
+        let program =
+            find_program("pgbouncer").ok_or("PgBouncer is not installed (no pgbouncer in PATH or /usr/sbin)")?;
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         let config = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n\
              [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
@@ -74,10 +75,4 @@ impl Drop for TestPgBouncer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join("pgbouncer")).find(|program| program.is_file())
 }

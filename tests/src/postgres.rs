@@ -2,7 +2,6 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::net::TcpListener;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use tempfile::TempDir;
 
 use crate::TIMEOUT;
+use crate::process::{free_port, send_signal};
 
 /// The account that Debian's package creates for the server, which does not run as root.
 const SERVER_ACCOUNT: &str = "postgres";
@@ -47,7 +47,7 @@ impl TestPostgres {
     fn start_with(tls: bool) -> Result<Self, String> {
         let programs = programs().ok_or("PostgreSQL is not installed (no initdb in PATH or /usr/lib/postgresql)")?;
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = free_port();
         let mut server = Self { programs, dir, port, tls, child: None };
         if tls {
             server.make_certificates();
@@ -113,8 +113,7 @@ impl TestPostgres {
     pub fn stop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         // A "fast shutdown", as the server's manual calls it.
-        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
+        send_signal(child.id(), "INT");
         child.wait().expect("the server can be waited for");
     }
 

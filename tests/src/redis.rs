@@ -1,14 +1,12 @@
 //! A Redis server, in a folder of its own, on a free port.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::TIMEOUT;
+use crate::process::{find_program, free_port, send_signal, wait_until};
 
 /// What a server has after a start that follows its death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +40,9 @@ impl TestRedis {
     /// # Errors
     /// If Redis is not installed, with the reason.
     pub fn start_with(persistence: Persistence) -> Result<Self, String> {
-        is_installed("redis-server")?;
-        is_installed("redis-cli")?;
+        for program in ["redis-server", "redis-cli"] {
+            find_program(program).ok_or_else(|| format!("Redis is not installed (no {program} in PATH)"))?;
+        }
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut server = Self { dir, port: free_port(), persistence, child: None };
         server.run();
@@ -104,7 +103,7 @@ impl TestRedis {
     }
 
     fn signal(&self, name: &str) {
-        send_signal(self.child.as_ref().expect("the server runs"), name);
+        send_signal(self.child.as_ref().expect("the server runs").id(), name);
     }
 
     /// Runs a command of Redis by `redis-cli`. Returns the answer.
@@ -150,18 +149,6 @@ impl Drop for TestRedis {
     }
 }
 
-/// A port of the loopback address that is free now.
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
-}
-
-/// Says which program is missing, if it is.
-pub(crate) fn is_installed(program: &str) -> Result<(), String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if found { Ok(()) } else { Err(format!("Redis is not installed (no {program} in PATH)")) }
-}
-
 /// Starts a server's program in its folder, with its log there.
 pub(crate) fn spawn(program: &str, dir: &Path, arguments: &[&str]) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).expect("a log can be made");
@@ -178,24 +165,6 @@ pub(crate) fn cli(port: u16, arguments: &[&str]) -> Result<String, String> {
     let output = output.map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
-}
-
-/// Sends a process a signal.
-pub(crate) fn send_signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
-    assert!(sent.is_ok_and(|status| status.success()), "the signal is sent");
-}
-
-/// Waits until `holds`, asking again and again.
-///
-/// # Panics
-/// If it does not hold within [`TIMEOUT`].
-pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + TIMEOUT;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it did not come to this in time: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::process::Child;
 
 use tempfile::TempDir;
 
-use crate::redis::{TestRedis, cli, free_port, spawn, wait_until};
+use crate::process::{free_port, wait_until};
+use crate::redis::{TestRedis, cli, spawn};
 
 /// The name of the primary for clients of the Sentinel.
 const NAME: &str = "test";

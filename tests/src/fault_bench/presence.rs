@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn agent_on_a_healthy_host_must_not_be_told_as_gone() {
+    fn agents_on_healthy_hosts_are_not_told_gone() {
         let (mut record, model) = two_on_a_ticket();
         record.sessions[0].left.push((9_000, 0, 1));
         assert!(told_as_gone(&record, &model).is_some());

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn event_of_a_failed_call_may_come_late_or_never() {
+    fn failed_call_may_deliver_late_or_never() {
         assert_eq!(check(&[&[0, 2], &[0, 2]], &[]), None);
         assert_eq!(check(&[&[0, 2, 1], &[0, 2, 1]], &[]), None);
         assert_eq!(check(&[&[0, 2, 1], &[0, 2]], &[]), Some(MISSING), "all get it, or none");

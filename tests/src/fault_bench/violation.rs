@@ -18,7 +18,7 @@ pub(super) struct Violation {
 }
 
 impl Violation {
-    /// A violation that concerns nobody in particular yet.
+    /// A violation of the whole cluster, or of a page that is not named yet.
     pub(super) fn new(invariant: &'static str, what: String) -> Self {
         Self { invariant, what, pages: BTreeSet::new(), places: BTreeSet::new() }
     }
