@@ -12,6 +12,7 @@
 mod audience;
 mod bench;
 mod chat;
+mod client;
 mod floor;
 mod generator;
 mod goals;

@@ -1,131 +1,50 @@
 //! The cost of a feature: events of the bundled `ticket-collision` with acknowledgements, compared with an echo without
 //! a feature.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use roundhouse_tests::bench::{median, quantile, say};
-use roundhouse_tests::raw::{client_frame, take_frames};
+use roundhouse_tests::raw::client_frame;
 use roundhouse_tests::target_dir;
 use serde_json::{Value, json};
 
 use crate::audience::Audience;
 use crate::bench::Bench;
-use crate::generator::TIMEOUT;
+use crate::client::Client;
 use crate::options::Workload;
 use crate::process::Process;
 use crate::report::{
     ECHO_P50, EVENT_ADDED, EVENT_CPU, EVENT_P50, EVENT_P99, EVENTS_TYPING, EVENTS_VIEW, VIEW_P50, VIEW_P99,
 };
-use crate::wire::{Step, Until, Wire};
+use crate::wire::Wire;
 
 const TICKETS: usize = 64;
 const IN_FLIGHT: usize = 256;
 /// The beginning of each acknowledgement.
 const ACKNOWLEDGED: &[u8] = b"{\"id\":7,";
 
-/// A client that spins while it waits for answers, so that its own wake-ups are not measured.
-struct Client {
-    socket: TcpStream,
-    received: Vec<u8>,
-    buffer: Vec<u8>,
-}
-
-impl Client {
-    fn connect(address: SocketAddr, steps: &[Step]) -> anyhow::Result<Self> {
-        let socket = TcpStream::connect(address)?;
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        let mut client = Self { socket, received: Vec::new(), buffer: vec![0; 64 * 1024] };
-        for step in steps {
-            client.write(&step.send)?;
-            let wanted = match step.until {
-                Until::Switched => b"\r\n\r\n",
-                Until::Contains(wanted) => wanted,
-            };
-            let end = loop {
-                let found = client.received.windows(wanted.len()).position(|window| window == wanted);
-                if let Some(at) = found {
-                    break at + wanted.len();
-                }
-                client.read()?;
-            };
-            if matches!(step.until, Until::Switched) {
-                client.received.drain(..end);
-            }
+/// Sends frames again and again for `time`, with 256 in flight. Returns the answers per second.
+fn flood(client: &mut Client, frames: &[Vec<u8>], time: Duration) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let (mut sent, mut answered) = (0, 0);
+    loop {
+        // Checked once per turn, so that each wait has an answer to come.
+        let goes_on = began.elapsed() < time;
+        if !goes_on && answered == sent {
+            break;
         }
-        take_frames(&mut client.received, |_| {});
-        Ok(client)
-    }
-
-    fn read(&mut self) -> anyhow::Result<()> {
-        let began = Instant::now();
-        let n = loop {
-            match self.socket.read(&mut self.buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    ensure!(began.elapsed() < TIMEOUT, "no answer came for {TIMEOUT:?}");
-                    std::hint::spin_loop();
-                }
-                read => break read?,
-            }
-        };
-        ensure!(n > 0, "the host closed the connection: {}", String::from_utf8_lossy(&self.received));
-        self.received.extend_from_slice(&self.buffer[..n]);
-        Ok(())
-    }
-
-    fn write(&mut self, mut bytes: &[u8]) -> anyhow::Result<()> {
-        while !bytes.is_empty() {
-            match self.socket.write(bytes) {
-                Ok(n) => bytes = &bytes[n..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::hint::spin_loop(),
-                Err(error) => return Err(error.into()),
-            }
+        let mut batch = Vec::new();
+        while goes_on && sent - answered < IN_FLIGHT {
+            batch.extend_from_slice(&frames[sent % frames.len()]);
+            sent += 1;
         }
-        Ok(())
+        client.write(&batch)?;
+        answered += client.wait(ACKNOWLEDGED)?;
     }
-
-    /// Reads until at least one frame that begins with `start` has arrived. Returns the number of such frames.
-    fn wait(&mut self, start: &[u8]) -> anyhow::Result<usize> {
-        let mut found = 0;
-        while found == 0 {
-            self.read()?;
-            take_frames(&mut self.received, |frame| found += usize::from(frame.starts_with(start)));
-        }
-        Ok(found)
-    }
-
-    /// Sends a frame and waits for its answer. Returns the time in nanoseconds.
-    fn ask(&mut self, frame: &[u8], start: &[u8]) -> anyhow::Result<f64> {
-        let began = Instant::now();
-        self.write(frame)?;
-        self.wait(start)?;
-        Ok(began.elapsed().as_nanos() as f64)
-    }
-
-    /// Sends frames again and again for `time`, with 256 in flight. Returns the answers per second.
-    fn flood(&mut self, frames: &[Vec<u8>], time: Duration) -> anyhow::Result<f64> {
-        let began = Instant::now();
-        let (mut sent, mut answered) = (0, 0);
-        loop {
-            // Checked once per turn, so that each wait has an answer to come.
-            let goes_on = began.elapsed() < time;
-            if !goes_on && answered == sent {
-                break;
-            }
-            let mut batch = Vec::new();
-            while goes_on && sent - answered < IN_FLIGHT {
-                batch.extend_from_slice(&frames[sent % frames.len()]);
-                sent += 1;
-            }
-            self.write(&batch)?;
-            answered += self.wait(ACKNOWLEDGED)?;
-        }
-        Ok(answered as f64 / began.elapsed().as_secs_f64())
-    }
+    Ok(answered as f64 / began.elapsed().as_secs_f64())
 }
 
 fn event(event: &str, ticket: usize) -> Vec<u8> {
@@ -197,11 +116,11 @@ pub(crate) fn run(bench: &mut Bench) -> anyhow::Result<()> {
             report.note(VIEW_P50, &name, microseconds(views.clone(), 0.5));
             report.note(VIEW_P99, &name, microseconds(views, 0.99));
             let (cpu, began) = (audience.server.process.cpu()?, Instant::now());
-            let rate = client.flood(&typing, time)?;
+            let rate = flood(client, &typing, time)?;
             let ran = audience.server.process.cpu()?.saturating_sub(cpu);
             report.note(EVENTS_TYPING, &name, rate);
             report.note(EVENT_CPU, &name, ran.as_nanos() as f64 / (rate * began.elapsed().as_secs_f64()) / 1000.0);
-            report.note(EVENTS_VIEW, &name, client.flood(&coming_and_going, time)?);
+            report.note(EVENTS_VIEW, &name, flood(client, &coming_and_going, time)?);
         }
     }
     for (audience, _) in hosts {

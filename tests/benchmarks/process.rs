@@ -32,6 +32,14 @@ pub(crate) fn prepare() -> anyhow::Result<()> {
     pin(GENERATOR_CORE)
 }
 
+/// Runs `start` on the servers' core, where the processes that it starts stay.
+pub(crate) fn on_server_core<T>(start: impl FnOnce() -> T) -> anyhow::Result<T> {
+    pin(SERVER_CORE)?;
+    let started = start();
+    pin(GENERATOR_CORE)?;
+    Ok(started)
+}
+
 /// A server in a folder of its own, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -47,10 +55,8 @@ impl Process {
         let log = fs::File::create(dir.path().join("log"))?;
         command.current_dir(dir.path()).stdin(Stdio::null()).stderr(log);
         command.stdout(if writes_a_line { Stdio::piped() } else { Stdio::null() });
-        pin(SERVER_CORE)?;
-        let child = command.spawn().with_context(|| format!("cannot start {command:?}"));
-        pin(GENERATOR_CORE)?;
-        let mut process = Self { child: child?, dir, first_line: String::new() };
+        let child = on_server_core(|| command.spawn())?.with_context(|| format!("cannot start {command:?}"))?;
+        let mut process = Self { child, dir, first_line: String::new() };
         if let Some(stdout) = process.child.stdout.take() {
             BufReader::new(stdout).read_line(&mut process.first_line)?;
             if process.first_line.is_empty() {
@@ -67,12 +73,17 @@ impl Process {
 
     /// The resident memory of the server, in bytes.
     pub(crate) fn resident_bytes(&self) -> anyhow::Result<f64> {
-        resident_bytes(self.child.id())
+        resident_bytes(self.pid())
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The CPU time of all threads of the server.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        cpu(&self.child.id().to_string())
+        cpu(&self.pid().to_string())
     }
 }
 
@@ -81,7 +92,8 @@ pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
     cpu("self")
 }
 
-fn cpu(process: &str) -> anyhow::Result<Duration> {
+/// The CPU time of all threads of a process, by its id or `self`.
+pub(crate) fn cpu(process: &str) -> anyhow::Result<Duration> {
     let mut sum = Duration::ZERO;
     for task in fs::read_dir(format!("/proc/{process}/task"))? {
         let figures = fs::read_to_string(task?.path().join("schedstat"))?;
