@@ -94,6 +94,7 @@ impl Server {
             api_service.remember_calls(store)?;
             api_service.restore_blocks(store)?;
         }
+        api_service.follow_blocks();
         let (stop_api, stopped) = watch::channel(false);
         let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
         let cluster =

@@ -1,15 +1,16 @@
 //! Blocks: users, sessions and tokens that operators keep out until a time.
 
-use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::block_changes::BlockChange;
 use super::body::{self, MAX_BODY_BYTES, Object, given, given_integer, parse};
 use super::directory::{MAX_LIMIT, PageQuery};
 use super::route::OperatorCall;
@@ -17,16 +18,8 @@ use super::schema::{BlockId, Id, MAX_REASON_CHARS, MAX_TIME_MS, MIN_TIME_MS, Rea
 use super::state::Api;
 use crate::auth::{Block, BlockSubject};
 use crate::hub::ShardCommand;
-use crate::ledger::Charge;
 use crate::model::{ErrorCode, Failure, is_valid_id};
 use crate::net::response::{Answer, json};
-use crate::store::{ScopeRecord, Store, StoredScopes as _};
-
-/// Blocks are stored as durable scopes of this name, which no plugin can have.
-const STORED_AS: &str = "~blocks";
-
-/// How long a call waits for the store.
-const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a call waits for the shards to close connections.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(1);
@@ -203,20 +196,10 @@ impl Api {
             key = call.caller.name, id = block.id, subject = ?block.subject, issued_before = block.issued_before_ms,
             until = block.until_ms, reason = block.reason, "blocked"
         );
-        let (ended, mut counts) = mpsc::unbounded_channel();
-        for shard in self.hub.shards() {
-            shard.push(ShardCommand::EndBlocked { block: block.clone(), ended: ended.clone() });
-        }
-        drop(ended);
+        let ended = self.end_blocked(&block);
         self.write_block(&block.id, Some(&block)).await?;
-        let mut disconnected = 0;
-        let count = async {
-            while let Some(more) = counts.recv().await {
-                disconnected += more;
-            }
-        };
-        // A shard that is overloaded closes the connections later.
-        let _ = timeout(SHARD_TIMEOUT, count).await;
+        let elsewhere = self.tell_nodes(BlockChange::Insert((*block).clone())).await?;
+        let disconnected = ended.await + elsewhere;
         Ok(json(StatusCode::OK, &Blocked { block: BlockView::of(&block), disconnected }))
     }
 
@@ -237,67 +220,27 @@ impl Api {
         }
         tracing::info!(key = call.caller.name, id, "lifted a block");
         self.write_block(&id, None).await?;
+        self.tell_nodes(BlockChange::Lift(id.clone())).await?;
         Ok(json(StatusCode::OK, &Lifted { lifted: id }))
     }
 
-    /// Writes a block to the store, or deletes it there.
-    ///
-    /// # Errors
-    /// Where that is not done in time. It may be done later.
-    async fn write_block(&self, id: &str, block: Option<&Block>) -> Result<(), Failure> {
-        let Some(store) = self.runtime.store() else { return Ok(()) };
-        let (done, written) = oneshot::channel();
-        let acknowledge = Box::new(move |outcome| {
-            // An error means that the caller no longer waits.
-            let _ = done.send(outcome);
-        });
-        match block {
-            Some(block) => store.put_scope(record(block), Charge::default(), Some(acknowledge), None),
-            None => store.drop_scope(STORED_AS, id, 0, Some(acknowledge), None),
+    /// Has the shards close the connections that a block keeps out. The future counts them.
+    pub(super) fn end_blocked(&self, block: &Arc<Block>) -> impl Future<Output = usize> + Send + use<> {
+        let (ended, mut counts) = mpsc::unbounded_channel();
+        for shard in self.hub.shards() {
+            shard.push(ShardCommand::EndBlocked { block: block.clone(), ended: ended.clone() });
         }
-        match timeout(STORE_TIMEOUT, written).await {
-            Ok(Ok(outcome)) => Ok(outcome?),
-            _ => Err(Failure::new(
-                ErrorCode::FeatureUnavailable,
-                "this is in force, but the store does not answer: it is written when the store can be written again, and \
-                 is lost if the host ends before",
-            )),
-        }
-    }
-
-    /// Puts the stored blocks in force. Waits for the database.
-    ///
-    /// # Errors
-    /// Where the database cannot be read: the host must not let blocked clients in.
-    pub fn restore_blocks(&self, store: &Store) -> anyhow::Result<()> {
-        let mut broken = None;
-        store
-            .scopes(STORED_AS, &mut |page| {
-                for record in page {
-                    match serde_json::from_slice(record.state.as_deref().unwrap_or_default()) {
-                        Ok(block) => drop(self.blocks.insert(block, self.clock.wall_ms())),
-                        Err(error) => broken = Some(anyhow::anyhow!("the stored block {}: {error}", record.key)),
-                    }
+        async move {
+            let mut disconnected = 0;
+            let count = async {
+                while let Some(more) = counts.recv().await {
+                    disconnected += more;
                 }
-                ControlFlow::Continue(())
-            })
-            .map_err(|failure| anyhow::anyhow!("the blocks cannot be read: {}", failure.message))?;
-        broken.map_or(Ok(()), Err)
-    }
-}
-
-fn record(block: &Block) -> ScopeRecord {
-    ScopeRecord {
-        plugin: STORED_AS.to_owned(),
-        key: block.id.clone(),
-        version: 1,
-        // A block has no map with keys that are not text, so this cannot fail.
-        state: serde_json::to_vec(block).ok(),
-        before: None,
-        sequence: 1,
-        timers: Vec::new(),
-        expires_ms: block.until_ms,
-        epoch: 0,
+            };
+            // A shard that is overloaded closes the connections later.
+            let _ = timeout(SHARD_TIMEOUT, count).await;
+            disconnected
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! - `openapi`: describes the table, with the schemas that `schema` generates from the types of bodies and answers
 
 mod audience;
+mod block_changes;
+mod block_store;
 mod blocks;
 mod body;
 mod calls;

@@ -43,7 +43,9 @@ pub(super) struct Refused<'a> {
 
 impl Api {
     pub(super) async fn plugins(&self) -> Result<Answer, Failure> {
-        Ok(json(StatusCode::OK, &Plugins { plugins: self.runtime.lifecycle().reports(), notice: self.config_notice() }))
+        let mut plugins = self.runtime.lifecycle().reports();
+        self.runtime.lifecycle().compare_nodes(&mut plugins).await;
+        Ok(json(StatusCode::OK, &Plugins { plugins, notice: self.config_notice() }))
     }
 
     /// A notice where the configuration file, from which plugins have their settings, has changed.

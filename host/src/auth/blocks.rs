@@ -127,6 +127,11 @@ impl Blocks {
         Ok(block)
     }
 
+    /// Whether a block of this id is in force or has only just expired.
+    pub fn has(&self, id: &str) -> bool {
+        self.read().by_id.contains_key(id)
+    }
+
     /// Lifts a block. Returns it, if it was in force.
     pub fn remove(&self, id: &str, now_ms: u64) -> Option<Arc<Block>> {
         let state = &mut *self.write();

@@ -182,6 +182,15 @@ fn list(answer: &Value) -> anyhow::Result<()> {
         if text("state") == "failed" {
             notes += &format!("{}: {}\n", text("name"), plugin["errors"][0]["message"].as_str().unwrap_or_default());
         }
+        for behind in plugin["behind"].as_array().into_iter().flatten() {
+            let (name, node) = (text("name"), behind["node"].as_str().unwrap_or_default());
+            let runs = match behind["generation"].as_u64() {
+                Some(generation) => format!("is at generation {generation}"),
+                None => "does not run it".to_owned(),
+            };
+            let why = behind["message"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+            notes += &format!("{name}: the node {node} {runs}{why}\n");
+        }
         if let Some(newer) = plugin["newerBundled"].as_str() {
             let name = text("name");
             notes +=

@@ -34,6 +34,21 @@ impl Keys {
         format!("{}number", self.prefix)
     }
 
+    /// The hash of what the cluster runs of each plugin, by name.
+    pub(super) fn plugins(&self) -> String {
+        format!("{}{{plugins}}:records", self.prefix)
+    }
+
+    /// The number of changes of the plugins so far.
+    pub(super) fn plugins_revision(&self) -> String {
+        format!("{}{{plugins}}:revision", self.prefix)
+    }
+
+    /// A plugin's component.
+    pub(super) fn component(&self, digest: &str) -> String {
+        format!("{}{{plugins}}:component:{digest}", self.prefix)
+    }
+
     /// The hash of a partition: epoch, owner, sequence and records.
     pub(super) fn partition(&self, partition: Partition) -> String {
         format!("{}{{{}}}:scopes", self.prefix, partition.0)
@@ -57,6 +72,11 @@ impl Keys {
     /// The channels of nodes without their numbers.
     pub(super) fn channel_prefix(&self) -> String {
         format!("{}node:", self.prefix)
+    }
+
+    /// The channel that a node subscribes to as long as it lives.
+    pub(super) fn presence(&self, node: NodeId) -> String {
+        format!("{}presence:{}", self.prefix, node.0)
     }
 
     /// The channel that tells all nodes that one came or went.

@@ -29,6 +29,8 @@ pub trait Listener: Send + Sync {
     fn missing(&self, partition: Partition, after: u64);
     /// These nodes live. Also called where nothing has changed.
     fn nodes(&self, view: &Arc<View>);
+    /// The cluster's plugins have this revision: see [`super::Registry`]. Also called where nothing has changed.
+    fn plugins(&self, revision: u64);
     /// Redis is away, or is back.
     fn reachable(&self, is_up: bool);
     /// The others gave this node up, so its connections are gone for them: it goes on as another node, of this number.

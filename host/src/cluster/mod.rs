@@ -10,10 +10,13 @@
 //! - `ops`, `scripts`: what is asked of Redis, and the answers
 //! - `inbox`: messages from Redis, each once and in order, also over a broken connection
 //! - `link`: the thread that keeps the connection, and asks again what was not answered
+//! - `connection`: how a connection is opened, and the time that an answer may take
+//! - `registry`: what plugins the cluster runs
 //! - `peers`: questions from node to node
 
 mod command;
 mod config;
+mod connection;
 mod inbox;
 mod keys;
 mod link;
@@ -22,12 +25,14 @@ mod nodes;
 mod ops;
 mod partition;
 mod peers;
+mod registry;
 mod scripts;
 mod status;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -38,6 +43,7 @@ pub use self::nodes::{NodeInfo, View};
 pub use self::ops::{Commit, Committed, EventId, Heal, Output, Record, Snapshot};
 pub use self::partition::Partition;
 pub use self::peers::{Answer, Answers};
+pub use self::registry::{Contents, Proposal, Registered, Registry};
 
 use self::command::{Command, Lasting, Task};
 use self::link::Link;
@@ -113,11 +119,16 @@ impl Cluster {
         self.send(Command::Run(Task(Box::pin(task))));
     }
 
-    /// Asks nodes, and waits for their answers for at most two seconds: a node that was killed is given up within that.
-    pub async fn ask(&self, nodes: Vec<NodeId>, request: Vec<u8>) -> Answers {
+    /// Asks nodes, and waits within this time for the answers of those that live.
+    pub async fn ask(&self, nodes: Vec<NodeId>, request: Vec<u8>, within: Duration) -> Answers {
         let (id, answers) = self.peers.begin(&nodes);
         self.send(Command::Ask { id, nodes, request: request.into() });
-        answers.wait(2 * AWAY_AFTER).await
+        answers.wait(within, |node| self.view().nodes.contains_key(&node)).await
+    }
+
+    /// What plugins the cluster runs.
+    pub fn registry(&self) -> Registry {
+        Registry::new(self.config.clone())
     }
 
     /// The other nodes that live.

@@ -11,8 +11,8 @@ use crate::model::NodeId;
 /// The time without a beat after which a node is given up, in milliseconds.
 pub(super) const GONE_AFTER_MS: u64 = 3500;
 
-/// The time without a connection to Redis after which a node is given up: a node that only lost its connection has made
-/// another by then.
+/// The time without a connection to Redis after which a node is given up: a node whose network failed for a moment has made
+/// another by then. A node that lives keeps one open for nothing else, however slow its machine or Redis is.
 pub(super) const UNHEARD_AFTER_MS: u64 = 1000;
 
 /// The time between two beats, and between two looks at the connections of the others.
@@ -73,7 +73,7 @@ impl Observer {
         }
     }
 
-    /// Begins anew, after this node could not see the others itself.
+    /// Restarts the time-outs of all nodes, after this node was without Redis itself.
     pub(super) fn forgive(&mut self, now: u64) {
         for seen in self.seen.values_mut() {
             *seen = Seen { moved_ms: now, is_heard: false, unheard_ms: None, ..*seen };

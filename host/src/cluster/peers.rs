@@ -10,6 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::NodeId;
 
+/// How often it is looked whether a node that has not answered lives.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// The answer of a node; `None` if it did not come in time.
 pub type Answer = (NodeId, Option<Bytes>);
 
@@ -63,12 +66,15 @@ impl Peers {
 }
 
 impl Pending {
-    /// The answers that come within this time.
-    pub(super) async fn wait(mut self, within: Duration) -> Answers {
+    /// The answers that come within this time, of nodes that live.
+    pub(super) async fn wait(mut self, within: Duration, lives: impl Fn(NodeId) -> bool) -> Answers {
         let mut answers: Answers = self.nodes.iter().map(|node| (*node, None)).collect();
         let until = Instant::now() + within;
-        while answers.iter().any(|(_, answer)| answer.is_none()) {
-            let Ok(Some((node, answer))) = timeout_at(until, self.answers.recv()).await else { break };
+        while answers.iter().any(|(node, answer)| answer.is_none() && lives(*node)) && Instant::now() < until {
+            let Ok(answer) = timeout_at(until.min(Instant::now() + LOOK_AGAIN), self.answers.recv()).await else {
+                continue;
+            };
+            let Some((node, answer)) = answer else { break };
             if let Some((_, place)) = answers.iter_mut().find(|(asked, _)| *asked == node) {
                 *place = Some(answer);
             }

@@ -13,7 +13,12 @@ macro_rules! script {
 
 /// A script with the parts that several share.
 fn whole(script: &str) -> String {
-    let script = script.replace("--VERDICT", include_str!("scripts/verdict.lua"));
+    let verdict = if cfg!(feature = "without-fence") {
+        include_str!("scripts/no_verdict.lua")
+    } else {
+        include_str!("scripts/verdict.lua")
+    };
+    let script = script.replace("--VERDICT", verdict);
     script.replace("--HELPERS", include_str!("scripts/helpers.lua"))
 }
 
@@ -27,6 +32,8 @@ pub(super) static HEAL: LazyLock<Script> = script!("heal");
 pub(super) static FORWARD: LazyLock<Script> = script!("forward");
 pub(super) static CHECK: LazyLock<Script> = script!("check");
 pub(super) static FORGET: LazyLock<Script> = script!("forget");
+pub(super) static CHANGE_PLUGIN: LazyLock<Script> = script!("change_plugin");
+pub(super) static PUT_PLUGIN_BACK: LazyLock<Script> = script!("put_plugin_back");
 
 /// Loads all scripts, which a Redis forgets when it restarts.
 ///

@@ -62,11 +62,13 @@ impl Hub {
 
     fn page(&self, ids: impl Iterator<Item = ConnId>, after: Option<ConnId>, limit: usize) -> Page {
         // A heap of the lowest ids so far. The highest of them is on top, to be replaced by a lower one.
-        let mut lowest = BinaryHeap::with_capacity(limit + 2);
+        // One more than asked for tells whether there is a next page.
+        let n_wanted = limit.saturating_add(1);
+        let mut lowest = BinaryHeap::new();
         for id in ids.filter(|id| after.is_none_or(|after| *id > after)) {
-            if lowest.len() <= limit || lowest.peek().is_some_and(|highest| id < *highest) {
+            if lowest.len() < n_wanted || lowest.peek().is_some_and(|highest| id < *highest) {
                 lowest.push(id);
-                if lowest.len() > limit + 1 {
+                if lowest.len() > n_wanted {
                     lowest.pop();
                 }
             }

@@ -270,6 +270,22 @@ impl Hub {
         all.into_iter().for_each(|id| self.close(id, code, reason));
     }
 
+    /// Disconnects a connection for an operator. Returns whether there is one.
+    pub fn disconnect_one(&self, id: ConnId, reason: &str) -> bool {
+        let is_here = self.connections.contains_key(&id);
+        if is_here {
+            self.close(id, CloseCode::Disconnected, reason);
+        }
+        is_here
+    }
+
+    /// Disconnects the connections of a user for an operator. Returns how many there are.
+    pub fn disconnect_user(&self, user: &str, reason: &str) -> usize {
+        let connections = self.connections_of(user);
+        connections.iter().for_each(|id| self.close(*id, CloseCode::Disconnected, reason));
+        connections.len()
+    }
+
     /// Closes a connection, with the reason.
     pub fn close(&self, id: ConnId, code: CloseCode, reason: &str) {
         if let Some(shard) = self.shards.get(id.shard()) {

@@ -5,6 +5,15 @@ use std::sync::Arc;
 use super::{Audience, Delivery, Hub, Publication, ShardCommand, Target, USER_ROOM_PREFIX, WakeBatch};
 
 impl Hub {
+    /// Sends a publication, and returns how many connections get it.
+    pub fn publish_counted(&self, publication: Publication) -> usize {
+        let recipients = self.count_recipients(&publication.to, &publication.except);
+        if recipients.connections > 0 {
+            self.publish(publication, &WakeBatch::default());
+        }
+        recipients.connections
+    }
+
     /// Sends a publication to the shards that have recipients. Returns an upper bound of the recipients: a connection in two
     /// audiences counts twice, and the excepted ones count, too.
     pub fn publish(&self, publication: Publication, wakes: &WakeBatch) -> usize {

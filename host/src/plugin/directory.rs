@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::run::clustered::node::Node;
-use super::run::clustered::questions::{Question, Reply, WireEmit};
+use super::run::clustered::operators::Blocking;
+use super::run::clustered::questions::{Question, Reply};
 use super::runtime::Runtime;
-use crate::hub::{ConnectionInfo, Hub, Page, Publication, RecipientCount, RoomPage, WakeBatch};
-use crate::model::{CloseCode, ConnId, Failure};
+use crate::hub::{ConnectionInfo, Hub, Page, Publication, RecipientCount, RoomPage};
+use crate::model::{ConnId, Failure};
 
 /// Connections on all nodes of a cluster. Each answer is exact if no connection comes or goes meanwhile.
 impl Runtime {
@@ -29,14 +30,10 @@ impl Runtime {
     /// Where a node does not answer. The others have emitted.
     pub async fn emit(&self, publication: Publication) -> Result<usize, Failure> {
         if let Some(node) = self.node() {
-            let replies = self.ask(node, Question::Emit(vec![WireEmit::of(&publication)])).await?;
-            return Ok(replies.iter().map(|reply| reply.connections).sum());
+            let replies = self.ask(node, Question::Emit((&publication).into())).await?;
+            return Ok(connections(&replies));
         }
-        let recipients = self.hub().count_recipients(&publication.to, &publication.except);
-        if recipients.connections > 0 {
-            self.hub().publish(publication, &WakeBatch::default());
-        }
-        Ok(recipients.connections)
+        Ok(self.hub().publish_counted(publication))
     }
 
     /// At most `limit` connections after `after`, of one user or of all.
@@ -52,7 +49,8 @@ impl Runtime {
         let Some(node) = self.node() else { return Ok(self.hub().page_of_connections(user, after, limit)) };
         let user = user.map(str::to_owned);
         // One more than asked for tells whether there is a next page.
-        let question = Question::Connections { user, after: after.map(ConnId::to_bits), limit: limit + 1 };
+        let limit_of_each = limit.saturating_add(1);
+        let question = Question::Connections { user, after: after.map(ConnId::to_bits), limit: limit_of_each };
         Ok(merge(self.ask(node, question).await?, limit))
     }
 
@@ -61,7 +59,7 @@ impl Runtime {
     /// # Errors
     /// Where a node does not answer.
     pub async fn connections_of(&self, user: &str) -> Result<Vec<ConnectionInfo>, Failure> {
-        Ok(self.page_of_connections(Some(user), None, usize::MAX - 1).await?.connections)
+        Ok(self.page_of_connections(Some(user), None, usize::MAX).await?.connections)
     }
 
     /// A connection, if it has not ended.
@@ -87,7 +85,7 @@ impl Runtime {
         let Some(node) = self.node() else { return Ok(self.hub().page_of_room(room, after, limit)) };
         let after = after.map(ConnId::to_bits);
         let replies = self.ask(node, Question::Room { room: room.to_owned(), after, limit: limit + 1 }).await?;
-        let connections = replies.iter().map(|reply| reply.connections).sum();
+        let connections = connections(&replies);
         let users: HashSet<&str> = replies.iter().flat_map(|reply| &reply.users).map(String::as_str).collect();
         let size = RecipientCount { connections, users: users.len() };
         Ok((connections > 0).then(|| RoomPage { size, page: merge(replies, limit) }))
@@ -100,11 +98,25 @@ impl Runtime {
     pub async fn close_connection(&self, id: ConnId, reason: &str) -> Result<bool, Failure> {
         if let Some(node) = self.node() {
             let question = Question::CloseConnection { connection: id.to_bits(), reason: reason.to_owned() };
-            return Ok(self.ask(node, question).await?.iter().any(|reply| reply.connections > 0));
+            return Ok(connections(&self.ask(node, question).await?) > 0);
         }
-        let is_here = self.hub().identity(id).is_some();
-        self.hub().close(id, CloseCode::Disconnected, reason);
-        Ok(is_here)
+        Ok(self.hub().disconnect_one(id, reason))
+    }
+
+    /// Sets what puts the blocks of other nodes in force here.
+    pub(crate) fn set_blocking(&self, blocking: Box<dyn Blocking>) {
+        if let Some(node) = self.node() {
+            node.set_blocking(blocking);
+        }
+    }
+
+    /// Has all other nodes put a block in force or lift it, and returns how many connections that has closed there.
+    ///
+    /// # Errors
+    /// Where a node does not answer.
+    pub async fn block_on_others(&self, change: String) -> Result<usize, Failure> {
+        let Some(node) = self.node() else { return Ok(0) };
+        Ok(connections(&self.ask(node, Question::Block(change)).await?))
     }
 
     /// Closes the connections of a user, and returns how many.
@@ -114,30 +126,15 @@ impl Runtime {
     pub async fn close_user(&self, user: &str, reason: &str) -> Result<usize, Failure> {
         if let Some(node) = self.node() {
             let question = Question::CloseUser { user: user.to_owned(), reason: reason.to_owned() };
-            return Ok(self.ask(node, question).await?.iter().map(|reply| reply.connections).sum());
+            return Ok(connections(&self.ask(node, question).await?));
         }
-        let connections = self.hub().connections_of(user);
-        connections.iter().for_each(|id| self.hub().close(*id, CloseCode::Disconnected, reason));
-        Ok(connections.len())
+        Ok(self.hub().disconnect_user(user, reason))
     }
+}
 
-    /// Answers the questions of other nodes that are for a module above this one.
-    pub fn answer_others(&self, answer: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
-        if let Some(node) = self.node() {
-            node.answer_others(Box::new(answer));
-        }
-    }
-
-    /// Asks all other nodes, whose modules above this one answer; none if this host is alone.
-    ///
-    /// # Errors
-    /// Where a node does not answer. The others have.
-    pub async fn ask_others(&self, question: Vec<u8>) -> Result<Vec<Vec<u8>>, Failure> {
-        let Some(node) = self.node() else { return Ok(Vec::new()) };
-        let replies = self.ask(node, Question::Other(question)).await?;
-        // The first is this node's own.
-        Ok(replies.into_iter().skip(1).map(|reply| reply.other).collect())
-    }
+/// The connections that all nodes have counted.
+fn connections(replies: &[Reply]) -> usize {
+    replies.iter().map(|reply| reply.connections).sum()
 }
 
 /// The first `limit` connections of all pages, in the order of their ids.

@@ -115,6 +115,9 @@ impl Runtime {
             rechecks: Mutex::default(),
         });
         let lifecycle = Arc::new(Lifecycle::new(shared.clone(), loader, components));
+        if let Some(node) = &shared.node {
+            node.set_builds(lifecycle.builds());
+        }
         let roll_back: RollBack = {
             let lifecycle = lifecycle.clone();
             Arc::new(move |plugin, generation| lifecycle.roll_back_failing(plugin, generation))

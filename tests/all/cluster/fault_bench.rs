@@ -1,4 +1,4 @@
-//! A short run of the fault bench, with a fixed seed.
+//! A run of the fault bench of a minute, with a fixed seed.
 
 use std::time::Duration;
 
@@ -44,5 +44,6 @@ async fn hosts_of_a_cluster_keep_their_promises() {
     if let Err(why) = missing {
         return skip("hosts_of_a_cluster_keep_their_promises", &why);
     }
-    check(options(3, &[Fault::Kill, Fault::Cut])).await;
+    let faults = [Fault::Kill, Fault::Stop, Fault::Cut, Fault::RedisData, Fault::RedisEmpty, Fault::Clock, Fault::Swap];
+    check(Options { time: Duration::from_secs(60), ..options(3, &faults) }).await;
 }

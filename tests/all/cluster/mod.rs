@@ -1,7 +1,9 @@
 //! Several hosts over a Redis, which behave as one.
 
+mod agents;
 mod fault_bench;
 mod presence;
+mod swaps;
 
 use roundhouse_tests::{TestCluster, skip};
 

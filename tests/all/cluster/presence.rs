@@ -80,6 +80,9 @@ async fn counts_are_the_same_on_all_hosts() {
         assert_eq!(count, Ok(json!({ "count": 3 })), "host {node}");
         let viewers = host.query("ticket-collision", "viewers", json!({ "ticketId": "t1" })).await.unwrap();
         assert_eq!(agents(&viewers), ["ana", "ben", "eva"], "host {node}");
+        assert_eq!(host.get("/v1/users/ana").await["connectionCount"], 2, "host {node}");
+        let room = host.get("/v1/rooms/ticket:t1").await;
+        assert_eq!((&room["connectionCount"], &room["userCount"]), (&json!(4), &json!(3)), "host {node}");
     }
     let mut event = timeline;
     event["item"] = json!({ "n": 1 });

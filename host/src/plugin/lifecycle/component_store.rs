@@ -39,6 +39,12 @@ pub(crate) struct Record {
     pub(crate) given_up: Vec<u32>,
     /// The highest generation number that was ever used.
     pub(crate) last_generation: u64,
+    /// The revision of the cluster's plugins at the last change; 0 if the host was alone then.
+    #[serde(default)]
+    pub(crate) revision: u64,
+    /// The id of the registry that the revision is of.
+    #[serde(default)]
+    pub(crate) registry: Option<String>,
     pub(crate) folder: Option<FolderFile>,
     /// The events that the plugin routes. While the plugin does not run, their senders get an error that says so.
     pub(crate) events: Vec<String>,
@@ -54,13 +60,15 @@ impl Record {
             rolled_back: Vec::new(),
             given_up: Vec::new(),
             last_generation: 0,
+            revision: 0,
+            registry: None,
             folder: None,
             events: Vec::new(),
         }
     }
 
     /// All generations whose components are kept.
-    fn installed(&self) -> impl Iterator<Item = &Installed> {
+    pub(crate) fn installed(&self) -> impl Iterator<Item = &Installed> {
         self.current.iter().chain(&self.previous).chain(&self.rolled_back)
     }
 }

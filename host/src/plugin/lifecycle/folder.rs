@@ -150,7 +150,8 @@ impl Folder {
         };
         // A component that the last process loaded from the folder is not loaded again: since then it may have been
         // rolled back or replaced by intention.
-        let is_taken = is_start && self.lifecycle.took_from_folder(&described);
+        let is_taken = is_start
+            && (self.lifecycle.took_from_folder(&described) || self.lifecycle.is_passed_over_at_start(&described));
         let seen = Seen { stamp, since: Instant::now(), described: Some(described), is_due: !is_taken, refusal: None };
         self.seen.insert(path.to_owned(), seen);
     }

@@ -85,7 +85,7 @@ pub struct Lifecycle {
 }
 
 /// A plugin that is being loaded: other loads of the same plugin wait.
-struct Loading<'a>(&'a Lifecycle, &'a str);
+pub(super) struct Loading<'a>(&'a Lifecycle, &'a str);
 
 impl Drop for Loading<'_> {
     fn drop(&mut self) {
@@ -113,7 +113,7 @@ impl Lifecycle {
         self.last_plugin.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn wait_to_load<'a>(&'a self, name: &'a str) -> Loading<'a> {
+    pub(super) fn wait_to_load<'a>(&'a self, name: &'a str) -> Loading<'a> {
         let mut loading = lock(&self.loading);
         while !loading.insert(name.to_owned()) {
             loading = self.loaded.wait(loading).unwrap_or_else(PoisonError::into_inner);
@@ -138,6 +138,10 @@ impl Lifecycle {
         let running = self.shared.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
         let next = |_: &GenerationId| record.last_generation.max(running) + 1;
         let generation = Arc::new(self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next)?);
+        let is_new = self.shared.plugin(&described.name).is_none_or(|p| p.current().id.digest != described.digest);
+        if is_new {
+            self.have_others_try(&generation, &load.bytes, load.lose_writes)?;
+        }
         let folder = load.file.clone().map(|name| FolderFile { name, digest: described.digest.clone() });
         match self.shared.plugin(&described.name) {
             Some(plugin) if plugin.current().id.digest == described.digest => {
@@ -263,7 +267,7 @@ impl Lifecycle {
         if let Err(refused) = noted {
             // The plugin's scopes may still be being restored.
             plugin.mark_unloaded();
-            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside: false });
             return Err(refused);
         }
         for loaded in plugin.history().generations().chain([&generation]) {
@@ -349,10 +353,17 @@ impl Lifecycle {
         }
         let events = record.events.clone();
         let record = Record { current: None, previous: Vec::new(), rolled_back: Vec::new(), ..record };
-        self.store.write(record).map_err(|error| {
+        self.put(record).map_err(|error| {
             let message = format!("the unload of {name} cannot be written down, and was not done: {error}");
             Failure::new(ErrorCode::Internal, message)
         })?;
+        self.take_out(name, events, false);
+        Ok(())
+    }
+
+    /// Ends a plugin whose unload is recorded. With `sets_aside`, its scopes stay with the cluster until it runs here again.
+    pub(crate) fn take_out(&self, name: &str, events: Vec<String>, sets_aside: bool) {
+        let plugin = self.shared.plugin(name);
         if let Some(plugin) = &plugin {
             plugin.mark_unloaded();
         }
@@ -361,13 +372,12 @@ impl Lifecycle {
             idle.insert(name.to_owned(), Idle { failed: None, events });
         });
         if let Some(plugin) = plugin {
-            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number });
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside });
             let (current, history) = (plugin.current(), plugin.history());
             history.generations().chain([&current]).for_each(|gone| self.shared.metrics.hide_latency(&gone.latency));
             let id = &current.id;
             tracing::info!(plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
                 "a plugin was unloaded");
         }
-        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Operators' requests: install, roll back, unload, report; and the records from which a start restores plugins.
 
+pub(crate) mod cluster;
 pub(crate) mod component_store;
 pub(crate) mod folder;
+pub(crate) mod follow;
 pub(crate) mod grants;
 pub(crate) mod install;
 pub(crate) mod record;

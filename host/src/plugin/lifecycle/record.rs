@@ -74,11 +74,15 @@ impl Lifecycle {
         }
     }
 
-    fn put(&self, record: Record) -> std::io::Result<()> {
+    /// Records a change, for all nodes of a cluster and for the next start.
+    ///
+    /// # Errors
+    /// If the record cannot be written, or another node has changed the plugin at the same time. Then nothing has changed.
+    pub(crate) fn put(&self, record: Record) -> std::io::Result<()> {
         for installed in record.current.iter().chain(&record.previous).chain(&record.rolled_back) {
             self.keep_bundled(&record.name, installed)?;
         }
-        self.store.write(record)
+        self.store.write(self.announce(record)?)
     }
 
     /// Keeps a bundled component on disk for rollbacks, because a later host may have another bundled build.

@@ -39,6 +39,9 @@ pub struct PluginReport {
     /// The build that is part of the host, where it is newer than what is installed: a reset takes it into use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newer_bundled: Option<&'static str>,
+    /// The nodes of the cluster that run another build, or none. They follow by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub behind: Vec<NodeBehind>,
     /// The last errors, the newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<PluginError>,
@@ -51,6 +54,19 @@ pub struct PluginReport {
     /// The feature's own figures, where it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stats: Option<Value>,
+}
+
+/// A node of the cluster that does not run a plugin's build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(inline)]
+pub struct NodeBehind {
+    /// Its `cluster.node`.
+    pub node: String,
+    /// The generation that it runs or cannot start; none if it has none, or does not answer.
+    pub generation: Option<u64>,
+    /// Why it does not run this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// Whether a plugin gets events.
@@ -234,6 +250,7 @@ impl Lifecycle {
             state: self.state_of(plugin),
             previous: plugin.before().map(|before| before.id.clone()),
             newer_bundled: newer_bundled(&generation),
+            behind: Vec::new(),
             errors: plugin.errors(),
             calls: plugin.calls.load(Ordering::Relaxed),
             traps: plugin.traps.load(Ordering::Relaxed),
@@ -254,6 +271,7 @@ fn report_of_failed(name: &str, failed: &FailedStart) -> PluginReport {
         state: PluginState::Failed,
         previous: None,
         newer_bundled: None,
+        behind: Vec::new(),
         errors: vec![failed.error.clone()],
         calls: 0,
         traps: 0,

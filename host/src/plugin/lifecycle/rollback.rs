@@ -28,9 +28,15 @@ impl Lifecycle {
             Failure::new(ErrorCode::Conflict, message)
         };
         losses.permit(may_lose).map_err(cannot)?;
+        self.have_others_try_again(&to, may_lose).map_err(cannot)?;
         let after =
             history.clone().after_rolling_back(&current, to.id.generation).giving_up(losses.schemas.iter().copied());
-        let warning = self.write(&plugin, &to, &after, None).err().map(|error| {
+        let written = self.write(&plugin, &to, &after, None);
+        if let (Err(error), Some(_)) = (&written, &self.shared.node) {
+            let message = format!("{name} is not rolled back: {error}");
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        let warning = written.err().map(|error| {
             tracing::error!(plugin = %name, %error, "a rollback could not be written down: the next start undoes it");
             format!("it could not be written down, so that the next start undoes it: {error}")
         });

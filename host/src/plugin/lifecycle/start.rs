@@ -30,6 +30,7 @@ impl Lifecycle {
     }
 
     fn start_all(self: &Arc<Self>) {
+        self.take_over();
         let records = self.store.records();
         // Installed plugins come before bundled ones: a new host's feature must not take an event from them.
         let installed = records.iter().map(|record| record.name.clone());
@@ -101,6 +102,10 @@ impl Lifecycle {
             installed: installed.clone(),
             is_wanted: record.current.as_ref() == Some(installed),
         };
+        if let Some(current) = record.current.as_ref().filter(|_| record.revision > 0 && self.shared.node.is_some()) {
+            // Another build would handle scopes that this one has changed on other nodes.
+            return vec![stored(current)];
+        }
         let own = feature.map(|feature| {
             let digest = digest(feature.component);
             let known = record.current.iter().chain(&record.previous).find(|installed| installed.digest == digest);
@@ -168,7 +173,20 @@ impl Lifecycle {
         }
     }
 
-    fn prepare_installed(&self, component: &[u8], installed: &Installed, name: &str) -> Result<Generation, LoadError> {
+    /// A generation that is loaded already.
+    pub(super) fn loaded(&self, plugin: &str, installed: &Installed) -> Option<Arc<Generation>> {
+        let plugin = self.shared.plugin(plugin)?;
+        let (current, history) = (plugin.current(), plugin.history());
+        let is_it = |g: &&Arc<Generation>| g.id.generation == installed.generation && g.id.digest == installed.digest;
+        history.generations().chain([&current]).find(is_it).cloned()
+    }
+
+    pub(super) fn prepare_installed(
+        &self,
+        component: &[u8],
+        installed: &Installed,
+        name: &str,
+    ) -> Result<Generation, LoadError> {
         let digest = Some(&*installed.digest);
         let generation = self.loader.prepare(component, digest, installed.source, |_| installed.generation)?;
         if generation.id.name != name {
@@ -182,6 +200,10 @@ impl Lifecycle {
     fn prepare_all<'a>(&self, record: &Record, installed: impl Iterator<Item = &'a Installed>) -> Vec<Arc<Generation>> {
         let mut prepared = Vec::new();
         for installed in installed {
+            if let Some(loaded) = self.loaded(&record.name, installed) {
+                prepared.push(loaded);
+                continue;
+            }
             let component = self.store.read(&installed.digest).map_err(|error| error.to_string());
             let generation = component.and_then(|component| {
                 self.prepare_installed(&component, installed, &record.name).map_err(|error| error.to_string())

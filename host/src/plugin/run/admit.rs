@@ -14,7 +14,6 @@ use super::durable_change::DurableChange;
 use super::invoke::Handled;
 use super::job::Envelope;
 use super::rooms::Questions;
-use super::scope::Deferred;
 use super::scopes::Place;
 use super::shared::unavailable;
 use super::state::{ThreadState, Visit};
@@ -313,15 +312,15 @@ impl ThreadState {
                 // The cluster has yet to take earlier commits; it is tried again with the next deadline.
                 return;
             }
-            let Some(Deferred { event, reply, attempts, .. }) = self.scopes[place].next_deferred(now) else { return };
-            if event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
+            let Some(deferred) = self.scopes[place].next_deferred(now) else { return };
+            let attempts = deferred.attempts;
+            let envelope = deferred.into_envelope(plugin, address);
+            if envelope.event.presence_of().is_some() && !plugin.current().manifest.has_presence(&address.key) {
                 // The build that asked for presence was replaced by one that does not.
-                let envelope = Envelope { plugin: plugin.clone(), address: address.clone(), event, reply };
                 self.settle(envelope, None);
                 continue;
             }
             self.wait_for_shards();
-            let envelope = Envelope { plugin: plugin.clone(), address: address.clone(), event, reply };
             self.deliver(envelope, Some(place), attempts);
             if started.elapsed() > MAX_TURN {
                 return self.give_turn(plugin, address);

@@ -6,6 +6,9 @@ use std::sync::Arc;
 /// The shortest time between two checks of a scope in use or a paused plugin, in milliseconds.
 pub(super) const MIN_CHECK_MS: u64 = 1000;
 
+/// The pause before work of a scope is tried again whose commits the cluster has yet to take, in milliseconds.
+pub(super) const BUSY_MS: u64 = 50;
+
 /// The work that is due at a deadline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Due {

@@ -32,9 +32,8 @@ impl ThreadState {
                 let Envelope { plugin, address, event, reply } = envelope;
                 let overflow = self.scopes[place].defer(Deferred { event, reply, attempts, not_before });
                 let is_dropped = matches!(overflow, Overflow::Dropped(_));
-                for Deferred { event, reply, .. } in overflow.into_events() {
-                    let (plugin, address) = (plugin.clone(), address.clone());
-                    self.settle(Envelope { plugin, address, event, reply }, None);
+                for deferred in overflow.into_events() {
+                    self.settle(deferred.into_envelope(&plugin, &address), None);
                 }
                 is_dropped
             }

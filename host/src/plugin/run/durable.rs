@@ -118,22 +118,10 @@ impl ThreadState {
         scope.state = record.state.map(|bytes| State { version: record.version, bytes });
         scope.previous_schema_state = record.before.map(|(version, bytes)| State { version, bytes });
         scope.sequence = record.sequence;
-        let mut payers = Payers::default();
-        if !record.timers.is_empty() {
-            let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&key));
-            let (principal, plugin) = (scope.owner.principal().cloned(), Some(scope.plugin.account.clone()));
-            payers = Payers { principal, plugin, scope: Some(account.clone()), is_lenient: true };
+        for timer in record.timers {
+            self.restore_timer(place, timer);
         }
-        for TimerRecord { name, due_ms, after_ms, payload } in record.timers {
-            let name: Box<str> = name.into();
-            let due = Due::Timer { plugin, scope: key.clone(), name: name.clone() };
-            // If the system's clock was put back meanwhile, the timer is due after its whole time at the latest.
-            let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
-            let deadline = self.deadlines.push(uptime + left_ms, due);
-            let due_ms = due_ms.min(now_ms + left_ms);
-            let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
-            scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into(), charge });
-        }
+        let scope = &mut self.scopes[place];
         // Part of the scope's idle time has passed already.
         let left_ms = record.expires_ms.saturating_sub(now_ms).min(scope.idle_ms);
         scope.last_event_ms = (uptime + left_ms).saturating_sub(scope.idle_ms);
@@ -141,6 +129,24 @@ impl ThreadState {
         self.deadlines.cancel(scope.idle_check);
         let idle_check = Due::Idle { plugin, scope: key };
         scope.idle_check = self.deadlines.push(uptime + left_ms, idle_check);
+    }
+
+    /// Sets a timer of an earlier process, or of another node. Its clock may differ, so the timer is due after its whole time at
+    /// the latest.
+    pub(super) fn restore_timer(&mut self, place: Place, timer: TimerRecord) {
+        let TimerRecord { name, due_ms, after_ms, payload } = timer;
+        let (now_ms, uptime) = (self.shared.clock.now_ms(), self.shared.clock.uptime_ms());
+        let scope = &mut self.scopes[place];
+        let (key, name) = (scope.address.key.clone(), Box::<str>::from(name));
+        let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&key));
+        let (principal, plugin) = (scope.owner.principal().cloned(), Some(scope.plugin.account.clone()));
+        let payers = Payers { principal, plugin, scope: Some(account.clone()), is_lenient: true };
+        let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
+        let due = Due::Timer { plugin: scope.plugin.number, scope: key, name: name.clone() };
+        let deadline = self.deadlines.push(uptime + left_ms, due);
+        let due_ms = due_ms.min(now_ms + left_ms);
+        let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
+        scope.timers.insert(name, Timer { deadline, due_ms, after_ms, payload: payload.into(), charge });
     }
 
     /// Promises to store the documents among the effects, and removes these effects.

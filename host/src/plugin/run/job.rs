@@ -46,8 +46,9 @@ pub(crate) enum Job {
     Restore { plugin: Arc<Plugin>, records: Vec<ScopeRecord> },
     /// Another generation runs: handle the plugin's deferred events.
     Resume { plugin: u32 },
-    /// A plugin was unloaded: drop its scopes, and answer the events that wait for it.
-    Forget { plugin: u32 },
+    /// A plugin does not run any more: drop its scopes, and answer the events that wait for it. With `sets_aside`, a cluster
+    /// keeps what it has of them.
+    Forget { plugin: u32, sets_aside: bool },
 }
 
 /// The states that a generation would have to migrate.

@@ -7,11 +7,12 @@ use roundhouse_contract::ScopeAddress;
 use tokio::sync::oneshot;
 
 use super::clustered::questions::Question;
-use super::job::{Envelope, Gather, Job};
+use super::job::{Answers, Envelope, Gather, Job};
 use super::shared::Shared;
-use crate::model::{ErrorCode, Failure, Payload};
+use crate::model::{ErrorCode, Failure, Mailbox, Payload};
 use crate::plugin::event::senders::Reservation;
 use crate::plugin::event::{Event, ReplyTo};
+use crate::plugin::load::catalogue::Plugin;
 
 /// The most scopes that one query without a scope asks.
 const MAX_GATHERED_SCOPES: usize = 10_000;
@@ -46,16 +47,8 @@ impl Shared {
             self.submit(Envelope { plugin, address, event, reply });
             return wait_for(answer).await?;
         }
-        let mut waiting = Vec::new();
-        for inbox in self.inboxes.iter() {
-            let (reply, answers) = oneshot::channel();
-            let limit = MAX_GATHERED_SCOPES / self.inboxes.len();
-            let (plugin, place, name, data) = (plugin.clone(), place.clone(), name.into(), data.into());
-            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place: Some(place) }));
-            waiting.push(answers);
-        }
         let (mut answers, mut omitted) = (Vec::new(), 0);
-        for thread in waiting {
+        for thread in self.begin_gathering(&plugin, name, data, MAX_GATHERED_SCOPES, Some(&place)) {
             let (more, left_out) = wait_for(thread).await?;
             answers.extend(more);
             omitted += left_out;
@@ -73,6 +66,26 @@ impl Shared {
         let address = ScopeAddress { key: "".into(), params: Arc::new([]) };
         self.submit(Envelope { plugin, address, event, reply });
         wait_for(answer).await?
+    }
+
+    /// Has all threads ask the scopes of a plugin that they have, at most `limit` together. `place` is the query's place in
+    /// the plugin's backlog.
+    pub(super) fn begin_gathering(
+        &self,
+        plugin: &Arc<Plugin>,
+        name: &str,
+        data: &str,
+        limit: usize,
+        place: Option<&Arc<Reservation>>,
+    ) -> Vec<oneshot::Receiver<Answers>> {
+        let gather = |inbox: &Arc<Mailbox<Job>>| {
+            let (reply, answers) = oneshot::channel();
+            let limit = limit / self.inboxes.len();
+            let (plugin, name, data, place) = (plugin.clone(), name.into(), data.into(), place.cloned());
+            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place }));
+            answers
+        };
+        self.inboxes.iter().map(gather).collect()
     }
 }
 

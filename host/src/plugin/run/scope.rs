@@ -79,12 +79,20 @@ pub(crate) struct Timer {
 #[derive(Debug)]
 pub(crate) struct Deferred {
     pub(crate) event: Event,
-    /// Nobody, or the node that forwarded the event.
+    /// The node that forwarded the event, if one did. Other deferred events have no reply.
     pub(crate) reply: ReplyTo,
     /// The number of failed attempts so far.
     pub(crate) attempts: u32,
     /// The earliest time of the next attempt, in milliseconds of uptime.
     pub(crate) not_before: u64,
+}
+
+impl Deferred {
+    /// The event on its way to its scope again.
+    pub(super) fn into_envelope(self, plugin: &Arc<Plugin>, address: &ScopeAddress) -> Envelope {
+        let Self { event, reply, .. } = self;
+        Envelope { plugin: plugin.clone(), address: address.clone(), event, reply }
+    }
 }
 
 /// The deferred events that need not be handled any more, after another was deferred.

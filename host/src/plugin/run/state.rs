@@ -152,12 +152,7 @@ impl ThreadState {
             self.deadlines.cancel(scope.idle_check);
             let (owner, address) = (scope.plugin.clone(), scope.address.clone());
             let deferred = scope.take_deferred().into_iter();
-            let deferred = deferred.map(|deferred| Envelope {
-                plugin: owner.clone(),
-                address: address.clone(),
-                event: deferred.event,
-                reply: deferred.reply,
-            });
+            let deferred = deferred.map(|deferred| deferred.into_envelope(&owner, &address));
             for envelope in deferred.chain(scope.loading.take().into_iter().flatten()) {
                 self.answer(envelope, unavailable(format!("the feature {} was unloaded", owner.name)));
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::deadlines::{Deadline, Due, MIN_CHECK_MS};
+use super::deadlines::{BUSY_MS, Deadline, Due, MIN_CHECK_MS};
 use super::durable::put_off_expiry;
 use super::job::{Envelope, Job};
 use super::scope::Timer;
@@ -15,9 +15,6 @@ use crate::plugin::event::{Event, Flow};
 /// The time of a plugin thread that the timers of one plugin may take, in microseconds: half of it in the long run.
 /// Timers over it are put off, so that timers that set themselves again and again leave time for other work.
 const TIMER_TIME: Quota = Quota { per_second: 500_000, burst: 1_000_000 };
-
-/// The pause before a timer is tried again whose scope's commits the cluster has yet to take, in milliseconds.
-const BUSY_MS: u64 = 50;
 
 impl ThreadState {
     /// Queues a turn for a timer that is due, unless the timers of its plugin are over their time.

@@ -11,22 +11,18 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::deadlines::Due;
+use super::deadlines::{BUSY_MS, Due};
 use super::job::{Envelope, Job};
 use super::shared::Shared;
 use super::state::{RollBack, ThreadState};
 use super::turns::MAX_TURN;
-use crate::model::{ConnId, Mailbox, Payload, spawn_essential, thread_cpu_time};
-use crate::plugin::event::senders::Reservation;
+use crate::model::{Mailbox, spawn_essential, thread_cpu_time};
 use crate::plugin::event::{AckMissing, Event, Flow, ReplyTo};
 
 /// Jobs performed in a row before shards are woken for their effects, and the thread checks the clock and the shards'
 /// queues. Enough that a wake-up and the change of threads are a small part of each, and that a shard writes the
 /// deliveries to one room in few pieces; few enough that no client waits for long.
 const EVENTS_IN_A_ROW: usize = 64;
-
-/// The pause before work of a scope is tried again whose commits the cluster has yet to take, in milliseconds.
-const BUSY_MS: u64 = 50;
 
 /// A plugin thread.
 #[derive(Debug)]
@@ -150,7 +146,7 @@ impl Worker {
             }
             Job::News(news) => state.hear(news),
             Job::Event(envelope) => state.handle(envelope),
-            Job::Acknowledged { id, connection, answer, place } => self.acknowledged(id, connection, answer, place),
+            Job::Acknowledged { id, connection, answer, place } => state.acknowledged(id, connection, answer, place),
             Job::Timer { plugin, scope, name, deadline } => {
                 if let Some(envelope) = state.take_timer(plugin, &scope, &name, deadline) {
                     state.handle(envelope);
@@ -179,9 +175,12 @@ impl Worker {
                 state.adopt_orphans();
                 state.resume(plugin, state.shared.clock.uptime_ms());
             }
-            Job::Forget { plugin } => {
+            Job::Forget { plugin, sets_aside } => {
                 // Each of these jobs is answered, because the plugin is unloaded.
                 state.turns.take(plugin).for_each(|job| self.perform(job));
+                if sets_aside {
+                    self.state.set_aside(plugin);
+                }
                 self.state.forget(plugin);
             }
         }
@@ -210,16 +209,5 @@ impl Worker {
             }
             self.state.wait_for_shards();
         }
-    }
-
-    /// Hands an acknowledgement, or the reason why there is none, to the scope that waits for it.
-    fn acknowledged(
-        &mut self,
-        id: u64,
-        connection: ConnId,
-        answer: Result<Payload, AckMissing>,
-        place: Option<Reservation>,
-    ) {
-        self.state.acknowledged(id, connection, answer, place);
     }
 }

@@ -19,7 +19,7 @@ pub(in crate::store) enum Change {
     Put {
         record: ScopeRecord,
         _charge: Charge,
-        /// Whether it replaces a deletion that was not written: the sequence has then begun anew.
+        /// Whether it replaces a deletion that was not written, after which the sequence starts at one again.
         is_anew: bool,
     },
     /// The scope is deleted by the owner of this epoch, if it expires by then.

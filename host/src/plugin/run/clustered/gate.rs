@@ -7,6 +7,7 @@ use super::batch::{Batch, InFlight, Later, Step};
 use super::node::not_known;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
+use super::records::plugins_record;
 use super::wire::{WireOutput, decode, encode, outcome_to_wire};
 use crate::cluster::{Commit, Committed, EventId, Heal, Partition};
 use crate::model::{Failure, NodeId, Payload};
@@ -104,10 +105,15 @@ impl ThreadState {
         }
         let mut batch = mem::take(&mut owned.batch);
         let changed = mem::take(&mut batch.changed);
-        let records = self.records(&changed);
+        let mut records = self.records(&changed);
         let Some(partitions) = &mut self.partitions else { return };
+        let used = partitions.node.revisions.used();
         let Some(owned) = partitions.owned(partition) else { return };
         owned.sequence += 1;
+        if used > owned.plugins {
+            owned.plugins = used;
+            records.push(plugins_record(used));
+        }
         let in_flight = batch.close(owned.sequence);
         let commit = Commit {
             partition,
@@ -122,6 +128,9 @@ impl ThreadState {
     }
 
     pub(super) fn committed(&mut self, partition: Partition, epoch: u64, sequence: u64, answer: Committed) {
+        if self.held_answered(partition, epoch, answer) {
+            return;
+        }
         let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else { return };
         if owned.epoch != epoch {
             return;
@@ -172,6 +181,7 @@ impl ThreadState {
         let node = partitions.node.clone();
         let Some(owned) = partitions.owned(partition) else { return };
         tracing::warn!(partition = partition.0, "Redis has lost something of a partition, which is put again");
+        records.push(plugins_record(owned.plugins));
         records.extend(owned.orphans.iter().map(|(field, value)| (field.clone(), Some(value.clone()))));
         owned.sequence += 1;
         owned.healing = Some(owned.sequence);
@@ -220,12 +230,11 @@ impl ThreadState {
 
     /// Gives all partitions up: this node is another now.
     pub(super) fn lose_all(&mut self) {
-        let Some(partitions) = &self.partitions else { return };
+        let Some(partitions) = &mut self.partitions else { return };
+        partitions.slots.values_mut().for_each(|slot| slot.held = None);
         for partition in partitions.all() {
             self.lose(partition, None);
-            if let Some(partitions) = &mut self.partitions {
-                partitions.slot(partition).phase = Phase::Foreign;
-            }
+            // Of one that was being taken, too.
             self.handle_waiting(partition);
         }
     }

@@ -59,6 +59,12 @@ impl Listener for Hands {
         self.tell_all(|| News::View(view.clone()));
     }
 
+    fn plugins(&self, revision: u64) {
+        if let Some(builds) = self.node.builds() {
+            builds.follow(revision);
+        }
+    }
+
     fn reachable(&self, is_up: bool) {
         self.tell_all(|| News::Reachable(is_up));
     }
@@ -75,6 +81,6 @@ impl Listener for Hands {
     }
 
     fn ask(&self, question: &[u8], responder: Responder) {
-        answer(&self.shared, &self.node, question, responder);
+        answer(&self.shared, question, responder);
     }
 }

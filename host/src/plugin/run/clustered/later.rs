@@ -3,16 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use serde_json::json;
-
 use roundhouse_contract::Counted;
+use serde_json::json;
 
 use super::batch::Later;
 use super::news::News;
 use super::node::Node;
 use super::output::Output;
-use super::questions::{Question, Reply, WireEmit};
-use super::wire::outcome_to_wire;
+use super::questions::{Question, Reply};
+use super::wire::{outcome_to_wire, wire_audiences};
 use crate::cluster::{EventId, Partition};
 use crate::hub::WakeBatch;
 use crate::model::{Failure, Payload};
@@ -74,7 +73,7 @@ impl ThreadState {
     ) {
         match (reached, change) {
             (Some(Reached { field, of, publications }), _) => {
-                let emits = publications.iter().map(WireEmit::audiences).collect();
+                let emits = publications.iter().map(|(to, except)| wire_audiences(to, except)).collect();
                 self.settle_later(envelope, Later::Count { field, of, question: Question::Count(emits) });
             }
             (None, Some(change)) => self.settle_later(envelope, Later::Write { change, answer }),

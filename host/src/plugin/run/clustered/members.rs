@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::batch::{Changed, ScopeId};
 use super::output::Output;
 use super::wire::WireScope;
+use crate::cluster::Partition;
 use crate::model::{ConnId, Identity, NodeId};
 use crate::plugin::event::{Event, LeftReason, Member};
 use crate::plugin::load::catalogue::Plugin;
@@ -50,10 +52,7 @@ impl ThreadState {
     }
 
     fn mark_member(&mut self, plugin: &Plugin, key: &Arc<str>, connection: ConnId) {
-        self.name(plugin);
-        if let Some(batch) = self.batch_of(key) {
-            batch.changed.members.insert(((plugin.number, key.clone()), connection));
-        }
+        self.mark(plugin, key, |changed, id| changed.members.insert((id, connection)));
     }
 
     /// Notes that what an event said of a scope has been told.
@@ -91,46 +90,31 @@ impl ThreadState {
 
     /// Notes that the state of a scope has changed, or that it is no longer in memory.
     pub(in crate::plugin::run) fn mark_state(&mut self, plugin: &Plugin, key: &Arc<str>) {
-        if self.partitions.is_some() {
-            self.name(plugin);
-            if let Some(batch) = self.batch_of(key) {
-                batch.changed.states.insert((plugin.number, key.clone()));
-            }
-        }
+        self.mark(plugin, key, |changed, id| changed.states.insert(id));
     }
 
     /// Notes that a timer of a scope has changed.
     pub(in crate::plugin::run) fn mark_timer(&mut self, plugin: &Plugin, key: &Arc<str>, name: &str) {
-        if self.partitions.is_some() {
-            self.name(plugin);
-            if let Some(batch) = self.batch_of(key) {
-                batch.changed.timers.insert(((plugin.number, key.clone()), name.into()));
-            }
-        }
+        self.mark(plugin, key, |changed, id| changed.timers.insert((id, name.into())));
     }
 
     /// Notes that an acknowledgement is owed to a scope, or no longer.
-    pub(in crate::plugin::run) fn mark_ask(&mut self, plugin: &Plugin, key: &Arc<str>, ask: u64) {
-        if self.partitions.is_some() {
-            self.name(plugin);
-            if let Some(batch) = self.batch_of(key) {
-                batch.changed.asks.insert(((plugin.number, key.clone()), ask));
-            }
-        }
+    pub(super) fn mark_ask(&mut self, plugin: &Plugin, key: &Arc<str>, ask: u64) {
+        self.mark(plugin, key, |changed, id| changed.asks.insert((id, ask)));
     }
 
     /// Notes that a document is being stored, or no longer.
-    pub(super) fn mark_document(&mut self, plugin: &Plugin, key: &Arc<str>, id: &str) {
-        self.name(plugin);
-        if let Some(batch) = self.batch_of(key) {
-            batch.changed.documents.insert(((plugin.number, key.clone()), id.to_owned()));
-        }
+    pub(super) fn mark_document(&mut self, plugin: &Plugin, key: &Arc<str>, document: &str) {
+        self.mark(plugin, key, |changed, id| changed.documents.insert((id, document.to_owned())));
     }
 
-    /// Keeps the name of a plugin, which its records carry.
-    fn name(&mut self, plugin: &Plugin) {
-        if let Some(partitions) = &mut self.partitions {
-            partitions.names.entry(plugin.number).or_insert_with(|| plugin.name.as_str().into());
+    /// Notes a change of a scope in the open batch, if this node of a cluster owns the scope.
+    fn mark(&mut self, plugin: &Plugin, key: &Arc<str>, note: impl FnOnce(&mut Changed, ScopeId) -> bool) {
+        let Some(partitions) = &mut self.partitions else { return };
+        // Records carry the name.
+        partitions.names.entry(plugin.number).or_insert_with(|| plugin.name.as_str().into());
+        if let Some(batch) = partitions.batch(Partition::of(key)) {
+            note(&mut batch.changed, (plugin.number, key.clone()));
         }
     }
 

@@ -14,6 +14,7 @@
 //! - `take`, `records`: partitions that come and go
 //! - `pending`: this node's forwarded events
 //! - `node`, `hands`, `news`, `questions`: news and questions of the cluster
+//! - `operators`: builds of plugins and blocks, which are of all nodes
 //! - `wire`: the bytes of all that
 
 mod batch;
@@ -25,6 +26,7 @@ mod later;
 mod members;
 pub(crate) mod news;
 pub(crate) mod node;
+pub(crate) mod operators;
 mod output;
 pub(crate) mod partitions;
 mod pending;

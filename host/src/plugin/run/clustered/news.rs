@@ -38,6 +38,8 @@ pub(crate) enum News {
         outcome: Result<Payload, Failure>,
     },
     Reachable(bool),
+    /// The changes of plugins that partitions wait for are made here.
+    PluginsChanged,
     /// The others gave this node up.
     Reborn,
 }

@@ -6,7 +6,7 @@ use roundhouse_contract::ScopeAddress;
 
 use super::node::Node;
 use super::pending::Owed;
-use super::wire::{WireAudience, WireOutcome, WireOutput, WireScope, close_code, outcome_of_wire};
+use super::wire::{WireOutcome, WireOutput, WireScope, close_code, outcome_of_wire};
 use crate::cluster::Partition;
 use crate::hub::{Joined, Publication, ShardCommand, WakeBatch};
 use crate::model::{CloseCode, ConnId, Identity, Payload};
@@ -63,13 +63,7 @@ pub(super) enum Output {
 impl Output {
     pub(super) fn to_wire(&self) -> WireOutput {
         match self {
-            Self::Publish(Publication { to, except, outgoing, volatile, .. }) => WireOutput::Publish {
-                to: to.iter().map(WireAudience::from).collect(),
-                except: except.iter().map(WireAudience::from).collect(),
-                event: outgoing.event().into(),
-                payload: outgoing.payload().into(),
-                volatile: *volatile,
-            },
+            Self::Publish(publication) => WireOutput::Publish(publication.into()),
             Self::Ask { connection, ask, outgoing, scope, timeout_ms } => WireOutput::Ask {
                 timeout_ms: *timeout_ms,
                 connection: connection.to_bits(),
@@ -106,12 +100,7 @@ impl Output {
         let outgoing =
             |event: Box<str>, payload| anyhow::Ok(Arc::new(Outgoing::new(event, Payload::try_from(payload)?)));
         Ok(match output {
-            WireOutput::Publish { to, except, event, payload, volatile } => {
-                let to = to.into_iter().map(Into::into).collect();
-                let except = except.into_iter().map(Into::into).collect();
-                let outgoing = outgoing(event, payload)?;
-                Self::Publish(Publication { to, except, outgoing, volatile, receipt: None })
-            }
+            WireOutput::Publish(publication) => Self::Publish(publication.try_into()?),
             WireOutput::Ask { connection, ask, event, payload, scope, timeout_ms } => {
                 Self::Ask { connection: id(connection), ask, outgoing: outgoing(event, payload)?, scope, timeout_ms }
             }

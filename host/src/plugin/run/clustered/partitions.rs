@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::batch::{Batch, InFlight};
 use super::node::Node;
-use crate::cluster::{EventId, Partition, View};
+use crate::cluster::{EventId, Partition, Snapshot, View};
 use crate::model::NodeId;
 use crate::plugin::event::ReplyTo;
 use crate::plugin::run::envelope::Envelope;
@@ -40,6 +40,9 @@ pub(super) struct Slot {
     pub(super) phase: Phase,
     /// Events that can be neither handled nor forwarded yet, each with when it came, in milliseconds of uptime.
     pub(super) waiting: VecDeque<(u64, Envelope)>,
+    /// The partition as it was taken, while this node has yet to make a change of plugins that its former owner had made: no
+    /// scope is handled by an older build after a newer one.
+    pub(super) held: Option<Box<Snapshot>>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +71,8 @@ pub(super) struct Owned {
     pub(super) unhandled: HashMap<EventId, Bytes>,
     /// The batch up to which a heal stands, while it waits for its answer.
     pub(super) healing: Option<u64>,
+    /// The revision of the plugins that its commits are of: see [`super::node::Revisions`].
+    pub(super) plugins: u64,
     /// Records of features that are not loaded here.
     pub(super) orphans: Vec<(Vec<u8>, Vec<u8>)>,
 }

@@ -1,25 +1,28 @@
 //! What nodes ask each other on behalf of operators, services and features: each answers for its own connections.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::node::Node;
-use super::wire::{WireAudience, WireIdentity, WirePayload, decode, encode};
+use super::operators::{RunningBuild, TryBuild};
+use super::wire::{WireAudiences, WireIdentity, WirePublication, audiences_of_wire, decode, encode};
 use crate::cluster::Responder;
-use crate::hub::{Audience, ConnectionInfo, Publication, WakeBatch};
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Payload};
-use crate::plugin::run::job::{Answers, Gather, Job};
+use crate::hub::{ConnectionInfo, Publication};
+use crate::model::{ConnId, ErrorCode, Failure, NodeId};
+use crate::plugin::run::job::Answers;
 use crate::plugin::run::shared::Shared;
-use crate::protocol::Outgoing;
+
+/// The time that an answer may take: a node that was killed is given up within it.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// A question to a node.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
     /// Emits to connections, and counts them.
-    Emit(Vec<WireEmit>),
+    Emit(WirePublication),
     /// Counts the recipients of these emits together.
     Count(Vec<WireAudiences>),
     /// At most `limit` connections after `after`, of one user or of all.
@@ -50,36 +53,12 @@ pub(crate) enum Question {
         data: String,
         limit: usize,
     },
-    /// A question of a module above, which answers it.
-    Other(Vec<u8>),
-}
-
-/// An emit to connections.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct WireEmit {
-    to: Vec<WireAudience>,
-    except: Vec<WireAudience>,
-    event: String,
-    payload: WirePayload,
-}
-
-/// Audiences, and their exceptions.
-pub(crate) type WireAudiences = (Vec<WireAudience>, Vec<WireAudience>);
-
-impl WireEmit {
-    pub(super) fn audiences((to, except): &(Vec<Audience>, Vec<Audience>)) -> WireAudiences {
-        (to.iter().map(Into::into).collect(), except.iter().map(Into::into).collect())
-    }
-
-    pub(crate) fn of(publication: &Publication) -> Self {
-        let Publication { to, except, outgoing, .. } = publication;
-        Self {
-            to: to.iter().map(Into::into).collect(),
-            except: except.iter().map(Into::into).collect(),
-            event: outgoing.event().to_owned(),
-            payload: outgoing.payload().into(),
-        }
-    }
+    /// Tries a build that is to run on all nodes.
+    Try(TryBuild),
+    /// The builds that the node runs.
+    Builds,
+    /// Puts a block in force or lifts it: what [`super::operators::Blocking`] takes.
+    Block(String),
 }
 
 /// A node's answer.
@@ -92,7 +71,9 @@ pub(crate) struct Reply {
     pub(crate) page: Vec<WireConnection>,
     pub(crate) answers: Vec<Box<str>>,
     pub(crate) omitted: u32,
-    pub(crate) other: Vec<u8>,
+    /// Why a build cannot run there.
+    pub(crate) refusal: Option<String>,
+    pub(crate) builds: Vec<RunningBuild>,
 }
 
 /// A connection, for other nodes.
@@ -121,16 +102,29 @@ impl From<WireConnection> for ConnectionInfo {
 }
 
 /// Answers another node's question.
-pub(super) fn answer(shared: &Arc<Shared>, node: &Node, question: &[u8], responder: Responder) {
+pub(super) fn answer(shared: &Shared, question: &[u8], responder: Responder) {
     match decode::<Question>(question) {
         Ok(Question::Gather { plugin, name, data, limit }) => {
-            let gathered = shared.begin_gathering(&plugin, &name, &data, limit);
+            let gathered =
+                shared.plugin(&plugin).map(|plugin| shared.begin_gathering(&plugin, &name, &data, limit, None));
             tokio::spawn(async move {
-                let (answers, omitted) = collect(gathered).await;
+                let (answers, omitted) = collect(gathered.unwrap_or_default()).await;
                 responder.answer(encode(&Reply { answers, omitted, ..Reply::default() }));
             });
         }
-        Ok(question) => responder.answer(encode(&shared.reply(node, question))),
+        Ok(Question::Try(build)) => {
+            let Some(builds) = shared.node.as_ref().and_then(|node| node.builds()) else { return };
+            let answer = |refusal| responder.answer(encode(&Reply { refusal, ..Reply::default() }));
+            builds.try_build(build, Box::new(answer));
+        }
+        Ok(Question::Block(change)) => {
+            let Some(blocking) = shared.node.as_ref().and_then(|node| node.blocking()) else { return };
+            let changing = blocking.change(change);
+            tokio::spawn(async move {
+                responder.answer(encode(&Reply { connections: changing.await, ..Reply::default() }));
+            });
+        }
+        Ok(question) => responder.answer(encode(&shared.reply(question))),
         Err(error) => tracing::error!(%error, "a question of another node is not answered"),
     }
 }
@@ -149,23 +143,17 @@ async fn collect(gathered: Vec<oneshot::Receiver<Answers>>) -> Answers {
 
 impl Shared {
     /// Answers a question for the connections of this node.
-    fn reply(&self, node: &Node, question: Question) -> Reply {
+    fn reply(&self, question: Question) -> Reply {
         let hub = &self.hub;
         let page = |connections: Vec<ConnectionInfo>| connections.into_iter().map(Into::into).collect();
         match question {
-            Question::Emit(emits) => {
-                let wakes = WakeBatch::default();
-                let publications = emits.into_iter().filter_map(publication);
-                let connections = publications.map(|publication| {
-                    let n = hub.count_recipients(&publication.to, &publication.except).connections;
-                    hub.publish(publication, &wakes);
-                    n
-                });
-                Reply { connections: connections.sum(), ..Reply::default() }
+            Question::Emit(publication) => {
+                let publication = Publication::try_from(publication).ok();
+                let connections = publication.map_or(0, |publication| hub.publish_counted(publication));
+                Reply { connections, ..Reply::default() }
             }
             Question::Count(audiences) => {
-                let of = |audiences: Vec<WireAudience>| audiences.into_iter().map(Audience::from).collect::<Vec<_>>();
-                let audiences: Vec<_> = audiences.into_iter().map(|(to, except)| (of(to), of(except))).collect();
+                let audiences: Vec<_> = audiences.into_iter().map(audiences_of_wire).collect();
                 let borrowed: Vec<_> = audiences.iter().map(|(to, except)| (&to[..], &except[..])).collect();
                 let recipients = hub.recipients_of_all(&borrowed);
                 let users = recipients.iter().filter_map(|id| Some(hub.identity(*id)?.user.to_string())).collect();
@@ -191,35 +179,18 @@ impl Shared {
                 Reply { connections, users, page, ..Reply::default() }
             }
             Question::CloseConnection { connection, reason } => {
-                let id = ConnId::from_bits(connection);
-                let is_here = hub.identity(id).is_some();
-                hub.close(id, CloseCode::Disconnected, &reason);
+                let is_here = hub.disconnect_one(ConnId::from_bits(connection), &reason);
                 Reply { connections: usize::from(is_here), ..Reply::default() }
             }
             Question::CloseUser { user, reason } => {
-                let connections = hub.connections_of(&user);
-                connections.iter().for_each(|id| hub.close(*id, CloseCode::Disconnected, &reason));
-                Reply { connections: connections.len(), ..Reply::default() }
+                Reply { connections: hub.disconnect_user(&user, &reason), ..Reply::default() }
             }
-            Question::Other(question) => {
-                let other = node.above.get().map(|above| above(&question)).unwrap_or_default();
-                Reply { other, ..Reply::default() }
+            Question::Builds => {
+                let builds = self.node.as_ref().and_then(|node| node.builds());
+                Reply { builds: builds.map(|builds| builds.running()).unwrap_or_default(), ..Reply::default() }
             }
-            Question::Gather { .. } => Reply::default(),
+            Question::Gather { .. } | Question::Try(_) | Question::Block(_) => Reply::default(),
         }
-    }
-
-    /// Has all threads ask the scopes of a plugin, for another node.
-    fn begin_gathering(&self, plugin: &str, name: &str, data: &str, limit: usize) -> Vec<oneshot::Receiver<Answers>> {
-        let Some(plugin) = self.plugin(plugin) else { return Vec::new() };
-        let gather = |inbox: &Arc<crate::model::Mailbox<Job>>| {
-            let (reply, answers) = oneshot::channel();
-            let limit = limit / self.inboxes.len();
-            let (plugin, name, data) = (plugin.clone(), name.into(), data.into());
-            inbox.push(Job::Gather(Gather { plugin, name, data, limit, reply, progress: None, place: None }));
-            answers
-        };
-        self.inboxes.iter().map(gather).collect()
     }
 
     /// Asks this node and all others. The answer of this node is the first.
@@ -227,41 +198,39 @@ impl Shared {
     /// # Errors
     /// If a node does not answer in time. What was asked may be done there all the same.
     pub(crate) async fn ask_all(&self, node: &Node, question: Question) -> Result<Vec<Reply>, Failure> {
-        let bytes = encode(&question);
+        let answers = self.ask_nodes(node, node.cluster.others(), &question, ANSWER_WITHIN).await;
         let mut replies = match question {
             // This node has begun it itself.
-            Question::Gather { .. } => Vec::new(),
-            question => vec![self.reply(node, question)],
+            Question::Gather { .. } | Question::Block(_) => Vec::new(),
+            question => vec![self.reply(question)],
         };
-        let others = node.cluster.others();
-        if !others.is_empty() {
-            for (other, answer) in node.cluster.ask(others, bytes).await {
-                match answer.and_then(|answer| decode::<Reply>(&answer).ok()) {
-                    Some(reply) => replies.push(reply),
-                    None if node.cluster.view().nodes.contains_key(&other) => return Err(silent(node, other)),
-                    // It has gone with its connections.
-                    None => {}
-                }
+        for (other, reply) in answers {
+            // A node that has gone has no connections any more.
+            if let (None, Some(silent)) = (&reply, node.cluster.view().nodes.get(&other)) {
+                return Err(no_answer(&silent.name));
             }
+            replies.extend(reply);
         }
         Ok(replies)
     }
+
+    /// Asks nodes.
+    pub(crate) async fn ask_nodes(
+        &self,
+        node: &Node,
+        nodes: Vec<NodeId>,
+        question: &Question,
+        within: Duration,
+    ) -> Vec<(NodeId, Option<Reply>)> {
+        if nodes.is_empty() {
+            return Vec::new();
+        }
+        let answers = node.cluster.ask(nodes, encode(question), within).await;
+        answers.into_iter().map(|(node, answer)| (node, answer.and_then(|answer| decode(&answer).ok()))).collect()
+    }
 }
 
-fn silent(node: &Node, other: crate::model::NodeId) -> Failure {
-    let view = node.cluster.view();
-    let name = view.nodes.get(&other).map_or("a node that has gone", |info| info.name.as_str());
-    let message = format!("{name} does not answer, though the other nodes of the cluster may have: try again soon");
+fn no_answer(node: &str) -> Failure {
+    let message = format!("{node} does not answer, though the other nodes of the cluster may have: try again soon");
     Failure::new(ErrorCode::FeatureUnavailable, message)
-}
-
-fn publication(emit: WireEmit) -> Option<Publication> {
-    let WireEmit { to, except, event, payload } = emit;
-    Some(Publication {
-        to: to.into_iter().map(Into::into).collect(),
-        except: except.into_iter().map(Into::into).collect(),
-        outgoing: Arc::new(Outgoing::new(event, Payload::try_from(payload).ok()?)),
-        volatile: false,
-        receipt: None,
-    })
 }

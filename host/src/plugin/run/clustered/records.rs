@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::batch::Changed;
 use super::documents::document_record;
-use super::wire::{Blob, WireAsk, WireMembership, WireState, WireTimer, encode};
+use super::wire::{Blob, WireAsk, WireMembership, WireState, WireTimer, decode, encode};
 use crate::cluster::{Partition, Record};
 use crate::model::ConnId;
+use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::run::scope::Scope;
 use crate::plugin::run::state::ThreadState;
 
@@ -17,6 +18,9 @@ const MEMBER: u8 = b'm';
 const TIMER: u8 = b't';
 const ASK: u8 = b'a';
 const DOCUMENT: u8 = b'd';
+
+/// The field of the revision of the plugins that a partition's commits are of.
+const PLUGINS: &[u8] = b"p";
 
 /// What a field is about.
 pub(super) enum Subject<'a> {
@@ -54,6 +58,17 @@ pub(super) fn parse(field: &[u8]) -> Option<(&str, &str, Subject<'_>)> {
         _ => return None,
     };
     Some((std::str::from_utf8(plugin).ok()?, std::str::from_utf8(scope).ok()?, subject))
+}
+
+/// The record of the revision of the plugins that a partition's commits are of.
+pub(super) fn plugins_record(revision: u64) -> Record {
+    (PLUGINS.to_vec(), Some(encode(&revision)))
+}
+
+/// Takes the revision of the plugins out of a partition's records; 0 if it has none.
+pub(super) fn take_plugins(records: &mut Vec<(Vec<u8>, Vec<u8>)>) -> u64 {
+    let at = records.iter().position(|(field, _)| field == PLUGINS);
+    at.and_then(|at| decode(&records.swap_remove(at).1).ok()).unwrap_or_default()
 }
 
 fn state_record(scope: &Scope) -> Vec<u8> {
@@ -113,8 +128,13 @@ impl ThreadState {
 
     /// All records of a partition that this node owns.
     pub(super) fn all_records(&self, partition: Partition) -> Vec<Record> {
+        self.records_where(|_, key| Partition::of(key) == partition)
+    }
+
+    /// All records of the scopes of these plugins and keys.
+    pub(super) fn records_where(&self, is_wanted: impl Fn(&Plugin, &str) -> bool) -> Vec<Record> {
         let mut records = Vec::new();
-        for scope in self.scopes.iter().filter(|scope| Partition::of(&scope.address.key) == partition) {
+        for scope in self.scopes.iter().filter(|scope| is_wanted(&scope.plugin, &scope.address.key)) {
             let (plugin, key) = (&*scope.plugin.name, &*scope.address.key);
             records.push((field(plugin, key, &Subject::State), Some(state_record(scope))));
             for connection in scope.members.keys() {
@@ -127,7 +147,7 @@ impl ThreadState {
                 records.push((field(plugin, key, &Subject::Timer(name)), timer_record(scope, name)));
             }
         }
-        for (ask, owed) in self.acks.iter().filter(|(_, owed)| Partition::of(&owed.address.key) == partition) {
+        for (ask, owed) in self.acks.iter().filter(|(_, owed)| is_wanted(&owed.plugin, &owed.address.key)) {
             let value =
                 encode(&WireAsk { connection: owed.connection.to_bits(), tag: owed.tag.clone(), due_ms: owed.due_ms });
             records.push((field(&owed.plugin.name, &owed.address.key, &Subject::Ask(ask)), Some(value)));

@@ -105,7 +105,8 @@ impl ThreadState {
         }
     }
 
-    /// Refuses the events that have waited for too long for a Redis that is away. Those that nobody would send again wait on.
+    /// Refuses the events that have waited for too long while Redis is away. Guaranteed events go on waiting, because they have no
+    /// sender that could repeat them.
     pub(in crate::plugin::run) fn refuse_waiting(&mut self) {
         let now = self.shared.clock.uptime_ms();
         let Some(partitions) = &mut self.partitions else { return };

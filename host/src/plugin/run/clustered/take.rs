@@ -9,20 +9,21 @@ use bytes::Bytes;
 use super::news::News;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
-use super::records::{Subject, parse};
+use super::records::{Subject, parse, plugins_record, take_plugins};
 use super::wire::{WireAsk, WireEnvelope, WireMembership, WireOutput, WireState, WireTimer, decode};
-use crate::cluster::{EventId, Partition, Snapshot, View};
-use crate::ledger::{Charge, Means, Payers};
+use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
+use crate::ledger::Charge;
 use crate::model::{ConnId, ErrorCode, Failure, Identity};
 use crate::plugin::event::{Flow, ReplyTo};
 use crate::plugin::load::migrate::State;
 use crate::plugin::run::acks::PendingAck;
 use crate::plugin::run::deadlines::Due;
 use crate::plugin::run::job::Envelope;
-use crate::plugin::run::scope::{Membership, Timer};
+use crate::plugin::run::scope::Membership;
 use crate::plugin::run::scopes::Place;
 use crate::plugin::run::shared::unavailable;
 use crate::plugin::run::state::ThreadState;
+use crate::store::TimerRecord;
 
 /// The field and the value of a record.
 type Stored = (Vec<u8>, Vec<u8>);
@@ -46,6 +47,7 @@ impl ThreadState {
                 let all = if is_up { partitions.all() } else { Vec::new() };
                 all.into_iter().for_each(|partition| self.handle_waiting(partition));
             }
+            News::PluginsChanged => self.take_held(),
             News::Reborn => self.lose_all(),
         }
     }
@@ -70,13 +72,23 @@ impl ThreadState {
         self.tell_of_gone_nodes();
     }
 
-    fn taken(&mut self, snapshot: Snapshot) {
-        let Snapshot { partition, epoch, sequence, forwarded, waiting, records } = snapshot;
+    fn taken(&mut self, mut snapshot: Snapshot) {
+        let partition = snapshot.partition;
         let Some(partitions) = &mut self.partitions else { return };
+        let made = partitions.node.revisions.made();
         let slot = partitions.slot(partition);
         if !matches!(slot.phase, Phase::Taking) {
             return;
         }
+        let plugins = take_plugins(&mut snapshot.records);
+        if plugins > made {
+            tracing::info!(partition = partition.0, plugins, made, "a partition waits for a change of plugins");
+            let (field, value) = plugins_record(plugins);
+            snapshot.records.extend(value.map(|value| (field, value)));
+            slot.held = Some(Box::new(snapshot));
+            return;
+        }
+        let Snapshot { epoch, sequence, forwarded, waiting, records, .. } = snapshot;
         let unhandled = waiting.iter().map(|(id, event)| (*id, event.clone())).collect();
         slot.phase = Phase::Owned(Box::new(Owned {
             epoch,
@@ -84,6 +96,7 @@ impl ThreadState {
             taken_at: sequence,
             forwarded,
             unhandled,
+            plugins,
             ..Owned::default()
         }));
         partitions.is_unchecked = true;
@@ -113,8 +126,45 @@ impl ThreadState {
         }
     }
 
+    /// Takes the partitions that waited for a change of plugins.
+    fn take_held(&mut self) {
+        let Some(partitions) = &mut self.partitions else { return };
+        let held: Vec<_> = partitions.slots.values_mut().filter_map(|slot| slot.held.take()).collect();
+        held.into_iter().for_each(|snapshot| self.taken(*snapshot));
+    }
+
+    /// Takes in what became of a partition that waits for a change of plugins. Returns whether it does.
+    pub(super) fn held_answered(&mut self, partition: Partition, epoch: u64, answer: Committed) -> bool {
+        let Some(partitions) = &mut self.partitions else { return false };
+        let me = self.shared.hub.node();
+        let node = partitions.node.clone();
+        let slot = partitions.slot(partition);
+        if slot.held.as_ref().is_none_or(|held| held.epoch != epoch) {
+            return false;
+        }
+        match answer {
+            Committed::Done => {}
+            Committed::Fenced { .. } => {
+                (slot.held, slot.phase) = (None, Phase::Foreign);
+                self.handle_waiting(partition);
+            }
+            // It is taken again, with what is left of it.
+            Committed::Lost => {
+                slot.held = None;
+                node.cluster.take(me, partition);
+            }
+        }
+        true
+    }
+
     /// Takes in an event that another node forwarded.
     fn forwarded(&mut self, partition: Partition, id: EventId, event: &Bytes) {
+        let slot = self.partitions.as_mut().map(|partitions| partitions.slot(partition));
+        if let Some(held) = slot.and_then(|slot| slot.held.as_mut()) {
+            held.forwarded.insert(id.origin, id.number);
+            held.waiting.insert(id, event.clone());
+            return;
+        }
         let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else { return };
         owned.forwarded.insert(id.origin, id.number);
         owned.unhandled.insert(id, event.clone());
@@ -171,9 +221,34 @@ impl ThreadState {
                 continue;
             };
             let mut orphans = mem::take(&mut owned.orphans);
-            // A scope that was used meanwhile has begun anew.
+            // A scope that was used meanwhile has a newer state.
             orphans.retain(|(field, _)| !self.is_in_memory(field));
             self.restore_records(partition, orphans);
+        }
+    }
+
+    /// Keeps the records of a plugin that does not run here for a while, and drops its scopes.
+    pub(in crate::plugin::run) fn set_aside(&mut self, plugin: u32) {
+        let records = self.records_where(|of, _| of.number == plugin);
+        let Some(partitions) = &mut self.partitions else { return };
+        for (field, value) in records {
+            let partition = parse(&field).map(|(_, scope, _)| Partition::of(scope));
+            let owned = partition.and_then(|partition| partitions.owned(partition));
+            if let (Some(owned), Some(value)) = (owned, value) {
+                owned.orphans.push((field, value));
+            }
+        }
+        for mut scope in self.scopes.take_where(|scope| scope.plugin.number == plugin) {
+            self.deadlines.cancel(scope.idle_check);
+            scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
+            let deferred = scope.take_deferred().into_iter();
+            let deferred = deferred.map(|deferred| deferred.into_envelope(&scope.plugin, &scope.address));
+            for envelope in deferred.chain(scope.loading.take().into_iter().flatten()) {
+                self.answer(
+                    envelope,
+                    unavailable("the feature does not run on the node that owns the scope".to_owned()),
+                );
+            }
         }
     }
 
@@ -196,7 +271,6 @@ impl ThreadState {
     fn restore_record(&mut self, place: Place, field: &[u8], value: &[u8]) -> anyhow::Result<()> {
         let (now_ms, uptime) = (self.shared.clock.now_ms(), self.shared.clock.uptime_ms());
         let scope = &mut self.scopes[place];
-        let (number, key) = (scope.plugin.number, scope.address.key.clone());
         match parse(field) {
             Some((_, _, Subject::State)) => {
                 let WireState { state, before, sequence } = decode(value)?;
@@ -213,23 +287,15 @@ impl ThreadState {
             }
             Some((_, _, Subject::Timer(name))) => {
                 let WireTimer { due_ms, after_ms, payload } = decode(value)?;
-                let account = scope.account.get_or_insert_with(|| self.shared.hub.ledger().scope(&key));
-                let (principal, plugin) = (scope.owner.principal().cloned(), Some(scope.plugin.account.clone()));
-                let payers = Payers { principal, plugin, scope: Some(account.clone()), is_lenient: true };
-                // As after a restart: the clocks of two nodes may differ, so a timer is due after its whole time at the latest.
-                let left_ms = due_ms.saturating_sub(now_ms).min(after_ms);
-                let due = Due::Timer { plugin: number, scope: key, name: name.into() };
-                let deadline = self.deadlines.push(uptime + left_ms, due);
-                let charge = payers.charge_anyway(Means::Timers, 1, name.len() + payload.len());
-                let timer = Timer { deadline, due_ms: due_ms.min(now_ms + left_ms), after_ms, payload, charge };
-                scope.timers.insert(name.into(), timer);
+                let timer = TimerRecord { name: name.to_owned(), due_ms, after_ms, payload: payload.into() };
+                self.restore_timer(place, timer);
             }
             Some((_, _, Subject::Document(id))) => self.restore_promise(place, id, value)?,
             Some((_, _, Subject::Ask(ask))) => {
                 let WireAsk { connection, tag, due_ms } = decode(value)?;
                 let deadline = self.deadlines.push(uptime + due_ms.saturating_sub(now_ms), Due::Acknowledgement(ask));
                 let (plugin, address) = (scope.plugin.clone(), scope.address.clone());
-                let (connection, flow) = (ConnId::from_bits(connection), Flow::Scope(key));
+                let (connection, flow) = (ConnId::from_bits(connection), Flow::Scope(address.key.clone()));
                 let owed =
                     PendingAck { plugin, address, connection, tag, deadline, due_ms, flow, _charge: Charge::default() };
                 self.acks.expect_ack(ask, owed);
@@ -250,12 +316,7 @@ impl ThreadState {
             self.deadlines.cancel(scope.idle_check);
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             let deferred = scope.take_deferred().into_iter();
-            left.extend(deferred.map(|deferred| Envelope {
-                plugin: scope.plugin.clone(),
-                address: scope.address.clone(),
-                event: deferred.event,
-                reply: deferred.reply,
-            }));
+            left.extend(deferred.map(|deferred| deferred.into_envelope(&scope.plugin, &scope.address)));
             left.extend(scope.loading.take().into_iter().flatten());
         }
         left

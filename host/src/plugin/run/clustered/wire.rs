@@ -8,9 +8,10 @@ use bytes::Bytes;
 use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::hub::Audience;
+use crate::hub::{Audience, Publication};
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Identity, Payload};
 use crate::plugin::event::{AckMissing, Event, LeftReason, Member, Origin};
+use crate::protocol::Outgoing;
 
 /// The first byte of all that nodes send each other.
 const VERSION: u8 = 1;
@@ -326,6 +327,46 @@ impl From<WireAudience> for Audience {
     }
 }
 
+/// An event for connections.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WirePublication {
+    to: Vec<WireAudience>,
+    except: Vec<WireAudience>,
+    event: Box<str>,
+    payload: WirePayload,
+    volatile: bool,
+}
+
+impl From<&Publication> for WirePublication {
+    fn from(publication: &Publication) -> Self {
+        let Publication { to, except, outgoing, volatile, .. } = publication;
+        let (to, except) = wire_audiences(to, except);
+        Self { to, except, event: outgoing.event().into(), payload: outgoing.payload().into(), volatile: *volatile }
+    }
+}
+
+impl TryFrom<WirePublication> for Publication {
+    type Error = anyhow::Error;
+
+    fn try_from(publication: WirePublication) -> anyhow::Result<Self> {
+        let WirePublication { to, except, event, payload, volatile } = publication;
+        let (to, except) = audiences_of_wire((to, except));
+        let outgoing = Arc::new(Outgoing::new(event, Payload::try_from(payload)?));
+        Ok(Self { to, except, outgoing, volatile, receipt: None })
+    }
+}
+
+/// Audiences, and their exceptions.
+pub(crate) type WireAudiences = (Vec<WireAudience>, Vec<WireAudience>);
+
+pub(super) fn wire_audiences(to: &[Audience], except: &[Audience]) -> WireAudiences {
+    (to.iter().map(Into::into).collect(), except.iter().map(Into::into).collect())
+}
+
+pub(super) fn audiences_of_wire((to, except): WireAudiences) -> (Vec<Audience>, Vec<Audience>) {
+    (to.into_iter().map(Into::into).collect(), except.into_iter().map(Into::into).collect())
+}
+
 /// The scope for which something is done, by names, because each node numbers its plugins itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WireScope {
@@ -336,13 +377,7 @@ pub(super) struct WireScope {
 /// What a commit has a node do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum WireOutput {
-    Publish {
-        to: Vec<WireAudience>,
-        except: Vec<WireAudience>,
-        event: Box<str>,
-        payload: WirePayload,
-        volatile: bool,
-    },
+    Publish(WirePublication),
     Ask {
         connection: u64,
         ask: u64,
