@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{
     CuttableProxy, Persistence, ShiftedClock, SocketIoClient, TestBalancer, TestClient, TestHost, TestPostgres,
-    TestRedis, TestSentinel, eventually,
+    TestRedis, TestRedisCluster, TestSentinel, eventually,
 };
 
 /// The secret of the hosts' tokens.
@@ -27,6 +27,8 @@ pub enum Engine {
     Redis(Persistence),
     /// A primary, a replica and a Sentinel.
     Sentinel,
+    /// A Redis Cluster.
+    Cluster,
 }
 
 /// What a cluster is made of.
@@ -58,6 +60,7 @@ enum Servers {
     None,
     One(TestRedis),
     Sentinel(TestSentinel),
+    Cluster(TestRedisCluster),
 }
 
 /// A host of the cluster.
@@ -99,6 +102,7 @@ impl TestCluster {
             Engine::None => Servers::None,
             Engine::Redis(persistence) => Servers::One(TestRedis::start_with(persistence)?),
             Engine::Sentinel => Servers::Sentinel(TestSentinel::start()?),
+            Engine::Cluster => Servers::Cluster(TestRedisCluster::start()?),
         };
         assert!(!options.is_cuttable || matches!(servers, Servers::One(_)), "only the way to one server can be cut");
         let database = (!matches!(servers, Servers::None)).then(TestPostgres::start).transpose()?;
@@ -255,6 +259,7 @@ impl Node {
             }
             Servers::One(redis) => (Some(redis.url()), None),
             Servers::Sentinel(sentinel) => (Some(sentinel.url()), None),
+            Servers::Cluster(cluster) => (Some(cluster.url()), None),
         };
         fs::write(dir.path().join("roundhouse.toml"), config(number, options, url.as_deref(), database))
             .expect("a configuration can be written");

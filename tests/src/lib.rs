@@ -8,7 +8,7 @@
 //! - [`Polling`], [`EngineSocket`]: clients of Engine.IO, packet by packet
 //! - [`SocketIoClient`]: a client of Socket.IO on either transport
 //! - [`TestPostgres`], [`TestPgBouncer`]: a PostgreSQL server, and a pooler before it
-//! - [`TestRedis`], [`TestSentinel`]: a Redis server, and a pair that fails over
+//! - [`TestRedis`], [`TestSentinel`], [`TestRedisCluster`]: a Redis server, a pair that fails over, and three that share slots
 //! - [`TestCluster`]: several hosts over a Redis; [`TestBalancer`]: HAProxy before them; [`ShiftedClock`]: a host's wall clock
 //! - [`CuttableProxy`]: a way that breaks and hangs
 //! - [`fault_bench`]: agents on several hosts that have faults
@@ -51,6 +51,7 @@ mod process;
 mod random;
 pub mod raw;
 mod redis;
+mod redis_cluster;
 pub mod restarts;
 mod scripts;
 mod sentinel;
@@ -74,6 +75,7 @@ pub use pgbouncer::TestPgBouncer;
 pub use postgres::TestPostgres;
 pub use random::Random;
 pub use redis::{Persistence, TestRedis};
+pub use redis_cluster::TestRedisCluster;
 pub use scripts::{Running, Script};
 pub use sentinel::TestSentinel;
 pub use shifted_clock::ShiftedClock;

@@ -23,6 +23,10 @@ pub struct TestRedis {
     dir: TempDir,
     port: u16,
     persistence: Persistence,
+    /// The password of its clients, and of the server that it follows.
+    password: Option<&'static str>,
+    /// Whether it is part of a Redis Cluster.
+    is_clustered: bool,
     child: Option<Child>,
 }
 
@@ -40,11 +44,31 @@ impl TestRedis {
     /// # Errors
     /// If Redis is not installed, with the reason.
     pub fn start_with(persistence: Persistence) -> Result<Self, String> {
+        Self::start_as(persistence, None, false)
+    }
+
+    /// Starts a server that asks its clients for a password.
+    ///
+    /// # Errors
+    /// If Redis is not installed, with the reason.
+    pub fn start_with_password(password: &'static str) -> Result<Self, String> {
+        Self::start_as(Persistence::None, Some(password), false)
+    }
+
+    /// Starts a server that is to be part of a Redis Cluster.
+    ///
+    /// # Errors
+    /// If Redis is not installed, with the reason.
+    pub(crate) fn start_clustered() -> Result<Self, String> {
+        Self::start_as(Persistence::None, None, true)
+    }
+
+    fn start_as(persistence: Persistence, password: Option<&'static str>, is_clustered: bool) -> Result<Self, String> {
         for program in ["redis-server", "redis-cli"] {
             find_program(program).ok_or_else(|| format!("Redis is not installed (no {program} in PATH)"))?;
         }
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let mut server = Self { dir, port: free_port(), persistence, child: None };
+        let mut server = Self { dir, port: free_port(), persistence, password, is_clustered, child: None };
         server.run();
         Ok(server)
     }
@@ -111,7 +135,7 @@ impl TestRedis {
     /// # Panics
     /// If the server cannot be reached.
     pub fn cli(&self, arguments: &[&str]) -> String {
-        cli(self.port, arguments).unwrap_or_else(|why| panic!("{arguments:?}: {why}; {}", self.log()))
+        cli(self.port, self.password, arguments).unwrap_or_else(|why| panic!("{arguments:?}: {why}; {}", self.log()))
     }
 
     /// The server's log so far.
@@ -134,8 +158,16 @@ impl TestRedis {
         let mut arguments = vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends];
         // A replica is served at once, and not after five seconds in which others might come.
         arguments.extend(["--repl-diskless-sync-delay", "0"]);
+        if let Some(password) = self.password {
+            arguments.extend(["--requirepass", password, "--masterauth", password]);
+        }
+        // The port for other servers, which is ten thousand higher by default, and so may not exist.
+        let bus = free_port().to_string();
+        if self.is_clustered {
+            arguments.extend(["--cluster-enabled", "yes", "--cluster-port", &bus]);
+        }
         self.child = Some(spawn("redis-server", self.dir.path(), &arguments));
-        wait_until("Redis answers", || cli(self.port, &["PING"]).is_ok_and(|answer| answer == "PONG"));
+        wait_until("Redis answers", || cli(self.port, self.password, &["PING"]).is_ok_and(|answer| answer == "PONG"));
     }
 }
 
@@ -159,9 +191,12 @@ pub(crate) fn spawn(program: &str, dir: &Path, arguments: &[&str]) -> Child {
 }
 
 /// Runs a command of Redis at a port. Returns the answer, or the reason for none.
-pub(crate) fn cli(port: u16, arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn cli(port: u16, password: Option<&str>, arguments: &[&str]) -> Result<String, String> {
     // A suspended server would be waited for without end.
-    let output = Command::new("timeout").args(["5", "redis-cli", "-p", &port.to_string()]).args(arguments).output();
+    let mut command = Command::new("timeout");
+    command.args(["5", "redis-cli", "-p", &port.to_string()]).args(arguments);
+    command.envs(password.map(|password| ("REDISCLI_AUTH", password)));
+    let output = command.output();
     let output = output.map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -201,7 +236,7 @@ mod tests {
         let Some(redis) = server("paused_server_answers_when_it_is_resumed", Persistence::None) else { return };
         redis.pause();
         let port = redis.port();
-        let asked = std::thread::spawn(move || cli(port, &["PING"]));
+        let asked = std::thread::spawn(move || cli(port, None, &["PING"]));
         redis.resume();
         assert_eq!(asked.join().expect("no panic"), Ok("PONG".to_owned()));
     }

@@ -10,6 +10,8 @@ use crate::redis::{TestRedis, cli, spawn};
 
 /// The name of the primary for clients of the Sentinel.
 const NAME: &str = "test";
+/// The password of the servers.
+const PASSWORD: &str = "behind-the-sentinel";
 
 /// A running Sentinel with its servers, which are killed when this value is dropped.
 #[derive(Debug)]
@@ -27,12 +29,14 @@ impl TestSentinel {
     /// # Errors
     /// If Redis is not installed, with the reason.
     pub fn start() -> Result<Self, String> {
-        let servers = [TestRedis::start()?, TestRedis::start()?];
+        let start = || TestRedis::start_with_password(PASSWORD);
+        let servers = [start()?, start()?];
         servers[1].follow(&servers[0]);
         let (dir, port) = (tempfile::tempdir().expect("a temporary folder"), free_port());
         let config = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor {NAME} 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 2000\n",
+             sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 2000\n\
+             sentinel auth-pass {NAME} {PASSWORD}\n",
             servers[0].port()
         );
         fs::write(dir.path().join("sentinel.conf"), config).expect("a configuration can be written");
@@ -41,7 +45,7 @@ impl TestSentinel {
         let sentinel = Self { servers, port, child, _dir: dir };
         // It asks servers for their state every ten seconds otherwise, and chooses by what it knows.
         wait_until("the Sentinel answers", || {
-            cli(port, &["SENTINEL", "DEBUG", "INFO-PERIOD", "200"]).is_ok_and(|answer| answer == "OK")
+            cli(port, None, &["SENTINEL", "DEBUG", "INFO-PERIOD", "200"]).is_ok_and(|answer| answer == "OK")
         });
         sentinel.wait_for_replica();
         Ok(sentinel)
@@ -49,7 +53,7 @@ impl TestSentinel {
 
     /// The URL of the primary, by the Sentinel.
     pub fn url(&self) -> String {
-        format!("redis+sentinel://127.0.0.1:{}/{NAME}", self.port)
+        format!("redis+sentinel://127.0.0.1:{}/{NAME}?password={PASSWORD}", self.port)
     }
 
     /// The server that is the primary now.
@@ -69,7 +73,7 @@ impl TestSentinel {
         self.servers.swap(0, 1);
         let port = self.servers[0].port().to_string();
         wait_until("the Sentinel has chosen", || {
-            let answer = cli(self.port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]);
+            let answer = cli(self.port, None, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]);
             answer.is_ok_and(|answer| answer.lines().last() == Some(&port))
         });
     }
@@ -86,7 +90,7 @@ impl TestSentinel {
     fn wait_for_replica(&self) {
         let port = format!("port={}", self.servers[1].port());
         wait_until("the Sentinel knows the replica", || {
-            let replicas = cli(self.port, &["SENTINEL", "REPLICAS", NAME]).unwrap_or_default();
+            let replicas = cli(self.port, None, &["SENTINEL", "REPLICAS", NAME]).unwrap_or_default();
             let fields: Vec<&str> = replicas.lines().collect();
             let value = |name: &str| fields.iter().position(|field| *field == name).map(|at| fields[at + 1]);
             value("port").is_some_and(|known| port.ends_with(&format!("={known}")))

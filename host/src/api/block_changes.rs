@@ -17,9 +17,6 @@ use crate::plugin::Blocking;
 /// How often the blocks are read again.
 const READ_EVERY: Duration = Duration::from_secs(30);
 
-/// The time that a block may take from its node to the database: a younger one that is not there yet is kept.
-const WRITTEN_AFTER_MS: u64 = 60_000;
-
 /// A change of the blocks, for other nodes.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum BlockChange {
@@ -47,10 +44,11 @@ impl Api {
         self.runtime.set_blocking(Box::new(Changes(Arc::downgrade(self))));
         let api = Arc::downgrade(self);
         cluster.spawn(async move {
+            let mut seen = HashSet::new();
             loop {
-                tokio::time::sleep(READ_EVERY).await;
                 let Some(api) = api.upgrade() else { return };
-                api.read_again().await;
+                api.read_again(&mut seen).await;
+                tokio::time::sleep(READ_EVERY).await;
             }
         });
     }
@@ -87,24 +85,26 @@ impl Api {
         }
     }
 
-    /// Reads the blocks again.
-    async fn read_again(self: Arc<Self>) {
+    /// Reads the blocks again. `seen` are those that were there before: what is gone of them was lifted.
+    async fn read_again(self: Arc<Self>, seen: &mut HashSet<String>) {
         let api = self.clone();
+        let begun_ms = self.clock.wall_ms();
         let read = move || api.runtime.store().map(stored_blocks).transpose();
         let stored = match tokio::task::spawn_blocking(read).await {
             Ok(Ok(Some(stored))) => stored,
             Ok(Ok(None)) | Err(_) => return,
             Ok(Err(error)) => return tracing::warn!("the blocks of other nodes cannot be read: {error:#}"),
         };
-        let now_ms = self.clock.wall_ms();
         let ids: HashSet<_> = stored.iter().map(|block| block.id.clone()).collect();
-        for block in self.blocks.page(None, usize::MAX, now_ms) {
-            if !ids.contains(&block.id) && block.created_ms + WRITTEN_AFTER_MS < now_ms {
-                self.make(BlockChange::Lift(block.id.clone())).await;
+        for gone in seen.difference(&ids).cloned().collect::<Vec<_>>() {
+            self.make(BlockChange::Lift(gone)).await;
+        }
+        for block in stored.into_iter().filter(|block| begun_ms < block.until_ms) {
+            // One that was lifted while they were read would come back: it is not new, and not in force.
+            if !seen.contains(&block.id) {
+                self.make(BlockChange::Insert(block)).await;
             }
         }
-        for block in stored.into_iter().filter(|block| now_ms < block.until_ms) {
-            self.make(BlockChange::Insert(block)).await;
-        }
+        *seen = ids;
     }
 }

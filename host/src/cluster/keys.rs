@@ -3,7 +3,8 @@
 use super::partition::Partition;
 use crate::model::NodeId;
 
-/// The names of all that a cluster keeps in Redis. All keys of a partition carry its tag, `{p}`.
+/// The names of all that a cluster keeps in Redis. All keys of a partition carry its tag, `{p}`, and all
+/// others one tag, so that the keys of each script are on one server of a Redis Cluster.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -16,37 +17,37 @@ impl Keys {
 
     /// The hash of the nodes' names, by number.
     pub(super) fn nodes(&self) -> String {
-        format!("{}nodes", self.prefix)
+        format!("{}{{nodes}}:nodes", self.prefix)
     }
 
     /// The hash of the nodes' counters, by number.
     pub(super) fn beats(&self) -> String {
-        format!("{}beats", self.prefix)
+        format!("{}{{nodes}}:beats", self.prefix)
     }
 
     /// A random text that is lost when Redis loses everything.
     pub(super) fn run(&self) -> String {
-        format!("{}run", self.prefix)
+        format!("{}{{nodes}}:run", self.prefix)
     }
 
     /// The number that was given to a node last.
     pub(super) fn number(&self) -> String {
-        format!("{}number", self.prefix)
+        format!("{}{{nodes}}:number", self.prefix)
     }
 
     /// The hash of what the cluster runs of each plugin, by name.
     pub(super) fn plugins(&self) -> String {
-        format!("{}{{plugins}}:records", self.prefix)
+        format!("{}{{nodes}}:plugins", self.prefix)
     }
 
     /// The number of changes of the plugins so far.
     pub(super) fn plugins_revision(&self) -> String {
-        format!("{}{{plugins}}:revision", self.prefix)
+        format!("{}{{nodes}}:revision", self.prefix)
     }
 
     /// A plugin's component.
     pub(super) fn component(&self, digest: &str) -> String {
-        format!("{}{{plugins}}:component:{digest}", self.prefix)
+        format!("{}{{nodes}}:component:{digest}", self.prefix)
     }
 
     /// The hash of a partition: epoch, owner, sequence and records.

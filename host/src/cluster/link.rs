@@ -23,14 +23,14 @@ use anyhow::{Context as _, bail};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use redis::{Cmd, Pipeline, RedisResult, Value};
+use redis::{Cmd, RedisResult, Value};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::command::{Command, Lasting, Task};
 use super::config::ClusterConfig;
-use super::connection::{self, Connection, Presence, answer_in_time};
+use super::connection::{self, Connection, Presence};
 use super::inbox::{Forwarded, Outputs};
 use super::keys::Keys;
 use super::listener::Listener;
@@ -320,20 +320,14 @@ impl Link {
         }
     }
 
-    /// Sends what waits as one pipeline.
+    /// Sends what waits at once.
     fn send(&mut self) -> BoxFuture<'static, Sent> {
         let n = self.outgoing.len().min(PIPELINE);
-        let mut pipeline = Pipeline::with_capacity(n);
-        pipeline.ignore_errors();
-        let ops = self.outgoing.drain(..n).map(|(op, cmd)| {
-            pipeline.add_command(cmd);
-            op
-        });
-        let ops: Vec<Op> = ops.collect();
+        let (ops, commands): (Vec<Op>, Vec<Cmd>) = self.outgoing.drain(..n).unzip();
         let (mut redis, lag) = (self.connection.redis.clone(), self.metrics.lag.clone());
         let sent = Instant::now();
         Box::pin(async move {
-            let answers = answer_in_time(redis.send_packed_commands(&pipeline, 0, ops.len())).await;
+            let answers = redis.ask_all(commands).await;
             lag.observe(sent.elapsed().as_secs_f64());
             (ops, answers)
         })

@@ -84,7 +84,8 @@ impl Observer {
     pub(super) fn gone(&self, now: u64) -> Vec<(NodeId, u64)> {
         let is_gone = |seen: &Seen| {
             now.saturating_sub(seen.moved_ms) >= GONE_AFTER_MS
-                || seen.unheard_ms.is_some_and(|since| now.saturating_sub(since) >= UNHEARD_AFTER_MS)
+                // One that has counted a beat since lives, whatever became of that connection.
+                || seen.unheard_ms.is_some_and(|since| now.saturating_sub(since.max(seen.moved_ms)) >= UNHEARD_AFTER_MS)
         };
         self.seen.iter().filter(|(_, seen)| is_gone(seen)).map(|(node, seen)| (*node, seen.beats)).collect()
     }
@@ -120,6 +121,9 @@ mod tests {
         assert_eq!(observer.gone(1999), []);
         observer.note_connection(2000, NodeId(1), false);
         assert_eq!(observer.gone(2000), [(NodeId(1), 5)]);
+        observer.note_beats(1900, &beats(&[(1, 6)]));
+        assert_eq!(observer.gone(2000), [], "it has counted a beat since");
+        assert_eq!(observer.gone(2900), [(NodeId(1), 6)]);
     }
 
     #[test]

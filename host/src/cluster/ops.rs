@@ -73,6 +73,27 @@ pub struct Snapshot {
     pub records: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Snapshot {
+    /// Puts the partition again as it was taken, with what has come since.
+    pub fn heal(&mut self) -> Heal {
+        let taken_at = self.sequence;
+        self.sequence += 1;
+        Heal {
+            commit: Commit {
+                partition: self.partition,
+                epoch: self.epoch,
+                sequence: self.sequence,
+                records: self.records.iter().map(|(field, value)| (field.clone(), Some(value.clone()))).collect(),
+                handled: Vec::new(),
+                outputs: Vec::new(),
+            },
+            waiting: self.waiting.iter().map(|(id, event)| (*id, event.clone())).collect(),
+            forwarded: self.forwarded.clone(),
+            taken_at,
+        }
+    }
+}
+
 /// The answer to a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Committed {
@@ -274,6 +295,15 @@ pub(super) fn items(value: &Value) -> anyhow::Result<&[Value]> {
         Value::Nil => Ok(&[]),
         other => bail!("Redis answers {other:?}"),
     }
+}
+
+/// How many connections are subscribed to each channel.
+pub(super) fn subscribers(answer: &Value) -> anyhow::Result<HashMap<Vec<u8>, u64>> {
+    let flat: Vec<_> = match answer {
+        Value::Map(pairs) => pairs.iter().flat_map(|(channel, n)| [channel, n]).collect(),
+        answer => items(answer)?.iter().collect(),
+    };
+    flat.chunks_exact(2).map(|pair| Ok((octets(pair[0])?.to_vec(), number(pair[1])?))).collect()
 }
 
 pub(super) fn octets(value: &Value) -> anyhow::Result<&[u8]> {

@@ -7,12 +7,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 
 use super::config::ClusterConfig;
-use super::connection::{open_another, within};
+use super::connection::{Redis, open_another, within};
 use super::keys::Keys;
 use super::link::random_text;
 use super::ops::{items, octets, pairs, text_number};
@@ -62,6 +61,8 @@ pub struct Proposal<'a> {
     pub before: u64,
     /// The highest revision that the node knows.
     pub known: u64,
+    /// The registry's id as the node remembers it.
+    pub id: Option<&'a str>,
     /// The record.
     pub record: &'a [u8],
     /// The digests of all components that it names.
@@ -76,7 +77,7 @@ impl Registry {
         Self { config, keys }
     }
 
-    fn run<T>(&self, work: impl AsyncFnOnce(&mut MultiplexedConnection) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    fn run<T>(&self, work: impl AsyncFnOnce(&mut Redis) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let done = runtime.block_on(async {
             let mut redis = open_another(&self.config).await?;
@@ -129,18 +130,15 @@ impl Registry {
     /// Where Redis is away or refuses.
     pub fn keep(&self, digest: &str, component: &[u8]) -> anyhow::Result<()> {
         self.run(async |redis| {
-            let key = self.keys.component(digest);
-            // One that is about to end lives on until a record names it.
-            let is_there: bool = redis::cmd("EXISTS").arg(&key).query_async(redis).await?;
-            if is_there {
-                let ttl: i64 = redis::cmd("TTL").arg(&key).query_async(redis).await?;
-                if ttl == -1 {
-                    return Ok(());
-                }
-            }
+            // One that a record names has no end, and stays so.
+            let (key, seconds) = (self.keys.component(digest), UNNAMED_FOR.as_secs());
             let mut set = redis::cmd("SET");
-            set.arg(&key).arg(component).arg("EX").arg(UNNAMED_FOR.as_secs());
-            Ok(set.query_async(redis).await?)
+            set.arg(&key).arg(component).arg("NX").arg("EX").arg(seconds);
+            let is_new: Option<()> = set.query_async(redis).await?;
+            if is_new.is_none() {
+                redis::cmd("EXPIRE").arg(&key).arg(seconds).arg("GT").query_async::<()>(redis).await?;
+            }
+            Ok(())
         })
     }
 
@@ -159,7 +157,7 @@ impl Registry {
             }
             call.arg(change.name).arg(change.before).arg(change.known).arg(change.record);
             call.arg(change.components.len()).arg(UNNAMED_FOR.as_secs()).arg(self.keys.news());
-            call.arg(random_text());
+            call.arg(change.id.map_or_else(random_text, str::to_owned));
             let (revision, id): (u64, String) = call.invoke_async(redis).await?;
             Ok((revision > 0).then_some((revision, id)))
         })
@@ -177,7 +175,9 @@ impl Registry {
                 call.key(self.keys.component(digest));
             }
             call.arg(&lost.name).arg(lost.revision).arg(&lost.record[..]).arg(self.keys.news()).arg(id);
-            Ok(call.invoke_async::<()>(redis).await?)
+            let is_of_this: u64 = call.invoke_async(redis).await?;
+            ensure!(is_of_this > 0, "it is of another cluster than this node was part of: start the node again");
+            Ok(())
         })
     }
 }

@@ -3,6 +3,7 @@
 mod agents;
 mod fault_bench;
 mod presence;
+mod redis_cluster;
 mod swaps;
 
 use roundhouse_tests::{TestCluster, skip};

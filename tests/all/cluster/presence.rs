@@ -11,7 +11,8 @@ use super::cluster;
 /// The time after a host's death within which its agents have to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
-async fn view(client: &mut TestClient) -> Vec<String> {
+/// Views a ticket. Returns its viewers.
+pub(super) async fn view(client: &mut TestClient) -> Vec<String> {
     let acknowledged = client.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await;
     agents(&acknowledged.expect("a view is acknowledged"))
 }

@@ -13,7 +13,7 @@ use super::cluster;
 const IDS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
 /// Waits until all hosts run a generation of a plugin, and know it of each other.
-async fn wait_for_generation(cluster: &TestCluster, plugin: &str, generation: u64) {
+pub(super) async fn wait_for_generation(cluster: &TestCluster, plugin: &str, generation: u64) {
     for node in 0..cluster.len() {
         eventually(&format!("host {node} runs generation {generation} of {plugin}"), async || {
             let plugins = cluster.host(node).get("/v1/plugins").await;
@@ -32,7 +32,7 @@ async fn count(cluster: &TestCluster, node: usize, id: &str) -> Result<Value, Va
 }
 
 /// Counts each scope up by one, each through the next host.
-async fn count_all(cluster: &TestCluster, expected: i64) {
+pub(super) async fn count_all(cluster: &TestCluster, expected: i64) {
     for (n, id) in IDS.into_iter().enumerate() {
         let node = n % cluster.len();
         assert_eq!(count(cluster, node, id).await, Ok(json!(expected)), "{id} at host {node}");
@@ -192,4 +192,24 @@ async fn block_on_one_host_keeps_out_on_all() {
     assert_eq!(lifted.status, 200, "{}", lifted.text);
     let mut client = cluster.client(0, "ana").await;
     assert_eq!(view(&mut client).await, 1);
+}
+
+#[tokio::test]
+async fn starting_host_with_an_older_file_takes_no_host_back() {
+    let Some(mut cluster) = cluster("starting_host_with_an_older_file_takes_no_host_back", 2).await else { return };
+    let newer = cluster.host(0).load("ticket-collision", ticket_collision("9.1.0")).await;
+    let newer = newer["generation"].as_u64().unwrap();
+    wait_for_generation(&cluster, "ticket-collision", newer).await;
+    cluster.kill(1);
+    let folder = cluster.host(1).dir().join("plugins.d");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("ticket-collision.wasm"), ticket_collision("9.0.1")).unwrap();
+    cluster.start_again(1);
+    cluster.wait_until_whole().await;
+    eventually("the file is passed over", async || cluster.host(1).log().contains("is passed over").then_some(()))
+        .await;
+    wait_for_generation(&cluster, "ticket-collision", newer).await;
+    // A file that comes while the host runs is an operator's.
+    std::fs::write(folder.join("ticket-collision.wasm"), ticket_collision("9.2.0")).unwrap();
+    wait_for_generation(&cluster, "ticket-collision", newer + 1).await;
 }

@@ -25,8 +25,9 @@ impl Link {
             Op::Beat => self.beaten(answer).await?,
             Op::Look(nodes) => {
                 let now = self.now();
-                for (node, pair) in nodes.into_iter().zip(ops::items(answer)?.chunks(2)) {
-                    let is_heard = ops::number(&pair[1]).is_ok_and(|heard| heard > 0);
+                let heard = ops::subscribers(answer)?;
+                for node in nodes {
+                    let is_heard = heard.get(self.keys.presence(node).as_bytes()).is_some_and(|n| *n > 0);
                     self.observer.note_connection(now, node, is_heard);
                 }
                 self.give_up_gone();

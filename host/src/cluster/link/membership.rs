@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use anyhow::bail;
 use redis::Value;
 
-use super::super::connection::answer_in_time;
 use super::super::nodes::{NodeInfo, View};
 use super::super::ops;
 use super::super::scripts::{self, call};
@@ -28,7 +27,7 @@ impl Link {
         let [low, high, ..] = random_bytes();
         let begin = u16::from_le_bytes([low, high]);
         cmd.arg(&self.registered).arg(random_text()).arg(begin).arg(keys.news());
-        let answer = answer_in_time(self.connection.redis.send_packed_command(&cmd)).await?;
+        let answer = self.connection.redis.ask(&cmd).await?;
         let [number, run] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
         (self.me, self.run) = (NodeId(u16::try_from(ops::number(number)?)?), ops::octets(run)?.to_vec());
         self.status.me.store(self.me.0, Ordering::Release);

@@ -3,11 +3,11 @@
 -- record, the channel of news, the id of the registry.
 redis.call('HSETNX', KEYS[1], '', ARGV[5])
 if redis.call('HGET', KEYS[1], '') ~= ARGV[5] then
-  return
+  return 0
 end
 local record = redis.call('HGET', KEYS[1], ARGV[1])
 local now = record and tonumber(string.match(record, '^%d+')) or 0
-if now < tonumber(ARGV[2]) then
+if now <= tonumber(ARGV[2]) then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. ARGV[3])
   for i = 3, #KEYS do
     redis.call('PERSIST', KEYS[i])
@@ -17,3 +17,4 @@ if tonumber(redis.call('GET', KEYS[2]) or 0) < tonumber(ARGV[2]) then
   redis.call('SET', KEYS[2], ARGV[2])
   redis.call('PUBLISH', ARGV[4], 'plugins')
 end
+return 1

@@ -63,19 +63,13 @@ impl Lifecycle {
 
     /// Whether a file of the plugin folder is older than what the cluster runs, or as old: a node that starts with an older
     /// image must not take the others back.
-    pub(super) fn is_passed_over_at_start(&self, described: &Described) -> bool {
+    pub(super) fn is_older_than_the_clusters(&self, described: &Described) -> bool {
         let record = self.store.record(&described.name);
         let Some(current) = record.current.filter(|_| record.revision > 0 && self.shared.node.is_some()) else {
             return false;
         };
         let version = |text: &str| Version::parse(text).ok();
-        let is_older = version(&described.version) <= version(&current.version) && described.digest != current.digest;
-        if is_older {
-            let Described { name, version, .. } = described;
-            tracing::warn!(plugin = %name, %version, runs = %current.version,
-                "a file of the plugin folder is passed over: the cluster runs another build, which is no older");
-        }
-        is_older
+        version(&described.version) <= version(&current.version) && described.digest != current.digest
     }
 
     /// Has all other nodes of a cluster try a build that is to run on them.
@@ -161,6 +155,8 @@ impl Lifecycle {
     pub(super) fn announce(&self, record: Record) -> io::Result<Record> {
         let Some((node, registry)) = self.clustered() else { return Ok(record) };
         let before = self.store.record(&record.name);
+        let file = record.folder.as_ref().map(|file| file.digest.clone());
+        let record = Record { last_file: file.or(before.last_file.clone()), ..record };
         let revision = before.revision;
         // Which file a component came from concerns the host alone.
         if revision > 0 && text_of(&record).ok() == text_of(&before).ok() {
@@ -185,6 +181,7 @@ impl Lifecycle {
             name: &record.name,
             before: before.revision,
             known,
+            id: before.registry.as_deref(),
             record: &text_of(record)?,
             components: &components.iter().map(String::as_str).collect::<Vec<_>>(),
             dropped: &dropped.iter().map(String::as_str).collect::<Vec<_>>(),
@@ -214,7 +211,10 @@ impl Lifecycle {
         let is_there = |record: &Record| {
             entries.iter().any(|entry| entry.name == record.name && entry.revision >= record.revision)
         };
-        let lost = self.store.records().into_iter().filter(|record| record.revision > 0 && !is_there(record));
+        let mut lost = self.store.records();
+        lost.retain(|record| record.revision > 0 && !is_there(record));
+        // The highest comes last: when it is there, all are.
+        lost.sort_unstable_by_key(|record| record.revision);
         for record in lost {
             tracing::warn!(plugin = %record.name, "Redis has lost what the cluster runs of a plugin, which is put back");
             let components = self.put_components(registry, &record)?;

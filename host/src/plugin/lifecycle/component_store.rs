@@ -42,6 +42,10 @@ pub(crate) struct Record {
     /// The revision of the cluster's plugins at the last change; 0 if the host was alone then.
     #[serde(default)]
     pub(crate) revision: u64,
+    /// The digest of the last component that any node of the cluster took from its folder: a node that starts with the same file
+    /// must not undo what was made of it since.
+    #[serde(default)]
+    pub(crate) last_file: Option<String>,
     /// The id of the registry that the revision is of.
     #[serde(default)]
     pub(crate) registry: Option<String>,
@@ -61,6 +65,7 @@ impl Record {
             given_up: Vec::new(),
             last_generation: 0,
             revision: 0,
+            last_file: None,
             registry: None,
             folder: None,
             events: Vec::new(),

@@ -53,6 +53,8 @@ struct Seen {
     described: Option<Described>,
     /// Whether the file is still to be loaded, unless another is newer.
     is_due: bool,
+    /// Whether it is as it was when the host started.
+    was_at_start: bool,
     refusal: Option<Refusal>,
 }
 
@@ -75,6 +77,8 @@ pub struct Folder {
     gone: BTreeMap<String, (Instant, Duration)>,
     /// Plugins whose newest file is gone, while an older one is there: the time at which the older one is loaded.
     stepping_back: BTreeMap<String, Instant>,
+    /// Whether it is read for the first time.
+    is_start: bool,
     /// Why the folder itself cannot be read.
     unreadable: Option<String>,
 }
@@ -88,6 +92,7 @@ impl Folder {
             seen: BTreeMap::new(),
             gone: BTreeMap::new(),
             stepping_back: BTreeMap::new(),
+            is_start: false,
             unreadable: None,
         }
     }
@@ -113,6 +118,7 @@ impl Folder {
     /// Reads the folder, loads new components, and unloads plugins whose files have been gone for long enough. A
     /// missing folder unloads nothing.
     async fn read(&mut self, is_start: bool) {
+        self.is_start = is_start;
         let files = match components(&self.dir) {
             Ok(Some(files)) => files,
             Ok(None) => return self.unreadable = None,
@@ -127,7 +133,7 @@ impl Folder {
         self.unreadable = None;
         self.seen.retain(|path, _| files.contains_key(path));
         for (path, stamp) in &files {
-            self.look_at(path, *stamp, is_start).await;
+            self.look_at(path, *stamp).await;
         }
         self.load_newest().await;
         self.note_gone();
@@ -136,7 +142,7 @@ impl Folder {
     }
 
     /// Describes a file that has changed or is to be tried again.
-    async fn look_at(&mut self, path: &Path, stamp: Stamp, is_start: bool) {
+    async fn look_at(&mut self, path: &Path, stamp: Stamp) {
         let before = self.seen.get(path);
         let is_as_before = before.is_some_and(|seen| seen.stamp == stamp);
         let is_due_again =
@@ -150,10 +156,21 @@ impl Folder {
         };
         // A component that the last process loaded from the folder is not loaded again: since then it may have been
         // rolled back or replaced by intention.
-        let is_taken = is_start
-            && (self.lifecycle.took_from_folder(&described) || self.lifecycle.is_passed_over_at_start(&described));
-        let seen = Seen { stamp, since: Instant::now(), described: Some(described), is_due: !is_taken, refusal: None };
+        let was_at_start = self.was_at_start(path, stamp);
+        let is_older = was_at_start && self.lifecycle.is_older_than_the_clusters(&described);
+        if is_older {
+            tracing::warn!(plugin = %described.name, version = %described.version, path = %path.display(),
+                "a file of the plugin folder is passed over: the cluster runs another build, which is no older");
+        }
+        let is_taken = is_older || was_at_start && self.lifecycle.took_from_folder(&described);
+        let (since, is_due) = (Instant::now(), !is_taken);
+        let seen = Seen { stamp, since, described: Some(described), is_due, was_at_start, refusal: None };
         self.seen.insert(path.to_owned(), seen);
+    }
+
+    /// Whether a file is as it was when the host started.
+    fn was_at_start(&self, path: &Path, stamp: Stamp) -> bool {
+        self.is_start || self.seen.get(path).is_some_and(|seen| seen.was_at_start && seen.stamp == stamp)
     }
 
     async fn describe(&self, path: &Path, stamp: Stamp) -> Result<Described, LoadError> {
@@ -172,6 +189,7 @@ impl Folder {
     }
 
     fn refuse(&mut self, path: &Path, stamp: Stamp, error: &LoadError) {
+        let was_at_start = self.was_at_start(path, stamp);
         let before = self.seen.remove(path);
         let (since, refusal) = match &before {
             Some(seen) if seen.stamp == stamp => (seen.since, seen.refusal.as_ref()),
@@ -185,7 +203,10 @@ impl Folder {
             again: error.is_passing.then(|| (Instant::now() + pause, (pause * 2).min(LONGEST_RETRY))),
         };
         let described = before.and_then(|seen| seen.described);
-        self.seen.insert(path.to_owned(), Seen { stamp, since, described, is_due: false, refusal: Some(refusal) });
+        self.seen.insert(
+            path.to_owned(),
+            Seen { stamp, since, described, is_due: false, was_at_start, refusal: Some(refusal) },
+        );
     }
 
     /// Loads the newest file of each plugin, if that file is due.
@@ -214,8 +235,11 @@ impl Folder {
             let is_refused = |other: &Seen| {
                 other.refusal.is_some() && other.described.as_ref().is_some_and(|other| other.name == described.name)
             };
-            let steps_back =
-                !seen.is_due && !self.lifecycle.took_from_folder(described) && !self.seen.values().any(is_refused);
+            let is_passed_over = seen.was_at_start && self.lifecycle.is_older_than_the_clusters(described);
+            let steps_back = !seen.is_due
+                && !is_passed_over
+                && !self.lifecycle.took_from_folder(described)
+                && !self.seen.values().any(is_refused);
             let name = described.name.clone();
             if !steps_back {
                 self.stepping_back.remove(&name);

@@ -20,34 +20,43 @@ use crate::plugin::run::job::Job;
 /// The pause before changes that could not be made are tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// After so many attempts a plugin whose change cannot be made stands still, so that partitions wait for it no longer.
+const MAX_ATTEMPTS: u32 = 3;
+
+/// Changes that could not be made, and when that is tried again.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    revision: u64,
+    at: Instant,
+    n_attempts: u32,
+}
+
 /// What follows the cluster's changes on this node.
 #[derive(Debug)]
 struct Following {
     lifecycle: Weak<Lifecycle>,
     is_busy: Arc<AtomicBool>,
-    /// The revision whose changes could not be made, and when that is tried again.
-    again: Arc<Mutex<Option<(u64, Instant)>>>,
+    again: Arc<Mutex<Option<Again>>>,
 }
 
 impl Builds for Following {
     fn follow(&self, revision: u64) {
         let Some(lifecycle) = self.lifecycle.upgrade() else { return };
         let Some(node) = &lifecycle.shared.node else { return };
-        let is_later = lock(&self.again).is_some_and(|(of, at)| of == revision && Instant::now() < at);
-        if revision == node.revisions.made() || is_later || self.is_busy.swap(true, Ordering::AcqRel) {
+        let before = lock(&self.again).filter(|again| again.revision == revision);
+        let is_later = before.is_some_and(|again| Instant::now() < again.at);
+        let is_made = revision == node.revisions.made() && revision >= node.revisions.used();
+        if is_made || is_later || self.is_busy.swap(true, Ordering::AcqRel) {
             return;
         }
         let (is_busy, again, following) = (self.is_busy.clone(), self.again.clone(), lifecycle.clone());
         let started = lifecycle.threads.spawn_own(move || {
-            let caught_up = following.catch_up();
-            *lock(&again) = match caught_up {
-                Ok(true) => None,
-                Ok(false) => Some((revision, Instant::now() + PAUSE)),
-                Err(error) => {
-                    tracing::error!("the cluster's changes of plugins are not made yet: {error:#}");
-                    Some((revision, Instant::now() + PAUSE))
-                }
-            };
+            let n_attempts = before.map_or(1, |again| again.n_attempts + 1);
+            let is_made = following.catch_up(n_attempts >= MAX_ATTEMPTS).unwrap_or_else(|error| {
+                tracing::error!("the cluster's changes of plugins are not made yet: {error:#}");
+                false
+            });
+            *lock(&again) = (!is_made).then(|| Again { revision, at: Instant::now() + PAUSE, n_attempts });
             is_busy.store(false, Ordering::Release);
         });
         if started.is_err() {
@@ -93,29 +102,42 @@ impl Lifecycle {
         let Some((node, registry)) = self.clustered() else { return };
         let taken = registry.read().and_then(|contents| {
             self.forget_other_clusters(contents.id.as_deref())?;
+            let mut all_taken = true;
             for entry in &contents.plugins {
-                let record = record_of(entry, contents.id.as_deref())?;
-                if record.revision > self.store.record(&entry.name).revision {
-                    self.fetch_components(&record)?;
-                    self.store.write(Record { folder: self.store.record(&entry.name).folder, ..record })?;
+                if let Err(error) = self.take_record(entry, contents.id.as_deref()) {
+                    tracing::error!(plugin = %entry.name, "what the cluster runs of it cannot be taken over yet: {error:#}");
+                    all_taken = false;
                 }
             }
             self.put_back(&registry, &contents.plugins)?;
             for record in self.store.records().into_iter().filter(|record| record.revision == 0) {
-                let record = self.announce(record)?;
-                self.store.write(record)?;
+                let name = record.name.clone();
+                if let Err(error) = self.announce(record).and_then(|record| self.store.write(record)) {
+                    tracing::error!(plugin = %name, "the cluster does not take over what this node runs of it: {error}");
+                }
             }
             let own = self.store.records().iter().map(|record| record.revision).max();
-            anyhow::Ok(contents.revision.max(own.unwrap_or(0)))
+            anyhow::Ok(all_taken.then_some(contents.revision.max(own.unwrap_or(0))))
         });
         match taken {
-            Ok(revision) => {
+            Ok(Some(revision)) => {
                 node.revisions.use_up_to(revision);
                 node.revisions.set_made(revision);
             }
+            Ok(None) => {}
             // They are made when Redis is back. Until then this node takes no partition that they concern.
             Err(error) => tracing::error!("what plugins the cluster runs cannot be read: {error:#}"),
         }
+    }
+
+    fn take_record(&self, entry: &Registered, registry: Option<&str>) -> anyhow::Result<()> {
+        let record = record_of(entry, registry)?;
+        let own = self.store.record(&entry.name);
+        if record.revision > own.revision {
+            self.fetch_components(&record)?;
+            self.store.write(Record { folder: own.folder, ..record })?;
+        }
+        Ok(())
     }
 
     /// Has records that were written as part of another cluster count as those of a host that was alone.
@@ -139,29 +161,36 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Makes the cluster's changes that this node has not made. Returns whether all are made.
-    fn catch_up(self: &Arc<Self>) -> anyhow::Result<bool> {
+    /// Makes the cluster's changes that this node has not made. Returns whether all are made. With `is_last`, a plugin whose
+    /// change cannot be made stands still.
+    fn catch_up(self: &Arc<Self>, is_last: bool) -> anyhow::Result<bool> {
         let Some((node, registry)) = self.clustered() else { return Ok(true) };
-        let Contents { id, revision, plugins } = registry.read()?;
-        if revision < node.revisions.made() {
-            return self.put_back(&registry, &plugins).map(|()| true);
-        }
+        let Contents { id, revision, mut plugins } = registry.read()?;
+        self.put_back(&registry, &plugins)?;
         let mut all_made = true;
+        // In their order: what one gives up another may have taken.
+        plugins.sort_unstable_by_key(|plugin| plugin.revision);
         for entry in plugins {
-            let record = record_of(&entry, id.as_deref())?;
-            if let Err(error) = self.adopt(&record) {
-                tracing::error!(plugin = %record.name, step = ?error.step, "a change of the cluster is not made here: {error}");
-                match error.is_passing {
-                    true => all_made = false,
-                    false => self.stand_still(&record, &error),
+            let record = match record_of(&entry, id.as_deref()) {
+                Ok(record) => record,
+                Err(error) => {
+                    tracing::error!(plugin = %entry.name, "a change of the cluster is not made here: {error:#}");
+                    all_made = false;
+                    continue;
                 }
+            };
+            let Err(error) = self.adopt(&record) else { continue };
+            tracing::error!(plugin = %entry.name, step = ?error.step, "a change of the cluster is not made here: {error}");
+            match is_last || !error.is_passing {
+                true => self.stand_still(&record, &error),
+                false => all_made = false,
             }
         }
         if all_made {
             node.revisions.set_made(revision);
             self.shared.submit_to_all(|| Job::News(News::PluginsChanged));
         }
-        Ok(all_made)
+        Ok(all_made && revision >= node.revisions.used())
     }
 
     fn is_made(&self, record: &Record) -> bool {
@@ -194,6 +223,7 @@ impl Lifecycle {
                     plugin.switch(generation, history);
                     return Ok(());
                 }
+                let history = history.giving_up(losses.schemas.iter().copied());
                 self.switch(&plugin, &generation, history, &losses);
                 if let Some(store) = &self.shared.store {
                     store.resume(name);
@@ -201,11 +231,11 @@ impl Lifecycle {
             }
             None => {
                 let plugin = Plugin::new(self.next_plugin(), generation, history, self.shared.hub.ledger());
+                if let Some(node) = &self.shared.node {
+                    node.revisions.use_up_to(record.revision);
+                }
                 self.bring_in(plugin, None, true)?;
                 self.write_adopted(record)?;
-                // Records of its scopes that came before it.
-                let plugin = self.shared.plugin(name);
-                plugin.iter().for_each(|p| self.shared.submit_to_all(|| Job::Resume { plugin: p.number }));
             }
         }
         tracing::info!(plugin = %name, %version, generation = number, digest = %current.digest,

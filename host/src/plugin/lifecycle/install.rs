@@ -15,6 +15,7 @@ use crate::plugin::load::catalogue::{Catalogue, History, Idle, Plugin};
 use crate::plugin::load::generation::{Generation, GenerationId, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::migrate::Losses;
+use crate::plugin::run::clustered::news::News;
 use crate::plugin::run::job::Job;
 use crate::plugin::run::shared::Shared;
 use crate::store::StoredScopes;
@@ -267,7 +268,8 @@ impl Lifecycle {
         if let Err(refused) = noted {
             // The plugin's scopes may still be being restored.
             plugin.mark_unloaded();
-            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside: false });
+            let sets_aside = self.shared.node.is_some();
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside });
             return Err(refused);
         }
         for loaded in plugin.history().generations().chain([&generation]) {
@@ -278,6 +280,8 @@ impl Lifecycle {
             idle.remove(&name);
             plugins.insert(name.clone(), plugin.clone());
         });
+        // What a cluster kept of its scopes is taken up.
+        self.shared.submit_to_all(|| Job::Resume { plugin: plugin.number });
         let lost = (!losses.is_empty()).then(|| self.give_up(&plugin, &losses));
         drop(changes);
         if let Some(n) = self.shared.store.as_ref().map(|store| store.resume(&name)).filter(|n| *n > 0) {
@@ -363,6 +367,10 @@ impl Lifecycle {
 
     /// Ends a plugin whose unload is recorded. With `sets_aside`, its scopes stay with the cluster until it runs here again.
     pub(crate) fn take_out(&self, name: &str, events: Vec<String>, sets_aside: bool) {
+        if self.shared.node.is_some() && !sets_aside {
+            let name: Arc<str> = name.into();
+            self.shared.submit_to_all(|| Job::News(News::Unloaded(name.clone())));
+        }
         let plugin = self.shared.plugin(name);
         if let Some(plugin) = &plugin {
             plugin.mark_unloaded();

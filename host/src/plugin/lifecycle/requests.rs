@@ -88,7 +88,8 @@ impl Lifecycle {
     /// Whether this component was the last of its plugin that was loaded from the plugin folder.
     pub(crate) fn took_from_folder(&self, described: &Described) -> bool {
         let record = self.store.record(&described.name);
-        record.folder.is_some_and(|file| file.digest == described.digest)
+        let is_it = |digest: &String| *digest == described.digest;
+        record.folder.as_ref().is_some_and(|file| is_it(&file.digest)) || record.last_file.as_ref().is_some_and(is_it)
     }
 
     /// The plugins whose running or failed build is from the plugin folder, and the names of their files.
@@ -100,8 +101,13 @@ impl Lifecycle {
         let records = self.store.records().into_iter().filter(|record| is_in_use(&record.name));
         let is_from_folder = |source: Source| source == Source::Folder;
         records
-            .filter(|record| record.current.as_ref().is_some_and(|current| is_from_folder(current.source)))
-            .filter_map(|record| Some((record.name, record.folder?.name)))
+            .filter_map(|record| {
+                let (current, file) = (record.current?, record.folder?);
+                // In a cluster the build may be of another node's folder.
+                let is_its_file =
+                    is_from_folder(current.source) && (record.revision == 0 || file.digest == current.digest);
+                is_its_file.then_some((record.name, file.name))
+            })
             .collect()
     }
 
@@ -113,7 +119,7 @@ impl Lifecycle {
     pub async fn roll_back(self: &Arc<Self>, name: &str, lose_writes: bool) -> Result<Change, Failure> {
         let name = name.to_owned();
         let done = self.request(move |lifecycle| {
-            let done = lifecycle.revert(&name, lose_writes, false);
+            let done = lifecycle.revert(&name, lose_writes, None);
             if let Ok(change) = &done {
                 lifecycle.wait_for_losses(change);
             }
@@ -165,7 +171,7 @@ impl Lifecycle {
                 return;
             }
             tracing::error!(plugin = %plugin, generation, "a new generation fails too often and is rolled back");
-            if let Err(error) = lifecycle.revert(&plugin, false, true) {
+            if let Err(error) = lifecycle.revert(&plugin, false, Some(generation)) {
                 tracing::error!(plugin = %plugin, generation, %error, "it cannot be rolled back");
             }
         });

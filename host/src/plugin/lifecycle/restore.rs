@@ -55,7 +55,8 @@ impl Lifecycle {
         let verdict = refused.map_or_else(|| losses.permit(lose_writes), Err);
         if let Err(refused) = verdict {
             plugin.mark_unloaded();
-            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside: false });
+            let sets_aside = self.shared.node.is_some();
+            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside });
             return Err(refused);
         }
         if !losses.is_empty() {

@@ -12,15 +12,20 @@ use crate::plugin::load::migrate::Losses;
 
 impl Lifecycle {
     /// Rolls a plugin back to an earlier generation. An operator's rollback goes to the generation before. An automatic
-    /// rollback of a failing generation goes to the newest one that loses nothing, or else to the newest one that can
+    /// rollback, of the generation `failing`, goes to the newest one that loses nothing, or else to the newest one that can
     /// run.
     ///
     /// # Errors
     /// If there is no such plugin or no earlier generation that can run, or changes would be lost that may not be lost.
-    pub(super) fn revert(&self, name: &str, lose_writes: bool, is_automatic: bool) -> Result<Change, Failure> {
+    pub(super) fn revert(&self, name: &str, lose_writes: bool, failing: Option<u64>) -> Result<Change, Failure> {
         let _changes = lock(&self.changes);
+        let is_automatic = failing.is_some();
         let plugin = self.shared.plugin(name).ok_or_else(|| self.shared.no_plugin(name))?;
         let (current, history) = (plugin.current(), plugin.history());
+        if failing.is_some_and(|failing| failing != current.id.generation) {
+            let message = format!("generation {} of {name} runs meanwhile", current.id.generation);
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
         let may_lose = lose_writes || is_automatic;
         let (to, losses) = self.generation_to_go_back_to(&plugin, &history, is_automatic)?;
         let cannot = |error: LoadError| {

@@ -96,8 +96,10 @@ impl ThreadState {
                 tracing::warn!(plugin = %plugin.name, scope = %record.key, "a stored scope is of no template any more");
                 continue;
             };
-            if self.partitions.is_some() && self.batch_of(&address.key).is_none() {
-                // It is another node's, which restores it.
+            if self.partitions.is_some()
+                && (self.batch_of(&address.key).is_none() || self.has_orphans(&plugin.name, &address.key))
+            {
+                // It is another node's, which restores it, or Redis has it.
                 continue;
             }
             // A scope for which there is no room is read at its next event.

@@ -176,11 +176,12 @@ impl Worker {
                 state.resume(plugin, state.shared.clock.uptime_ms());
             }
             Job::Forget { plugin, sets_aside } => {
+                if sets_aside {
+                    state.flush();
+                    state.set_aside(plugin);
+                }
                 // Each of these jobs is answered, because the plugin is unloaded.
                 state.turns.take(plugin).for_each(|job| self.perform(job));
-                if sets_aside {
-                    self.state.set_aside(plugin);
-                }
                 self.state.forget(plugin);
             }
         }

@@ -37,6 +37,8 @@ pub(super) struct Changed {
     pub(super) timers: HashSet<(ScopeId, Box<str>)>,
     pub(super) asks: HashSet<(ScopeId, u64)>,
     pub(super) documents: HashSet<(ScopeId, String)>,
+    /// Fields of records to remove.
+    pub(super) removed: Vec<Vec<u8>>,
 }
 
 /// What this node does when a batch is committed.
@@ -71,7 +73,7 @@ pub(super) struct InFlight {
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        let Changed { states, members, timers, asks, documents } = &self.changed;
+        let Changed { states, members, timers, asks, documents, removed } = &self.changed;
         self.steps.is_empty()
             && self.remote.is_empty()
             && self.handled.is_empty()
@@ -80,6 +82,7 @@ impl Batch {
             && timers.is_empty()
             && asks.is_empty()
             && documents.is_empty()
+            && removed.is_empty()
     }
 
     /// Has other nodes do something.

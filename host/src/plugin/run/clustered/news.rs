@@ -40,6 +40,8 @@ pub(crate) enum News {
     Reachable(bool),
     /// The changes of plugins that partitions wait for are made here.
     PluginsChanged,
+    /// A plugin was unloaded, whichever nodes it ran on.
+    Unloaded(Arc<str>),
     /// The others gave this node up.
     Reborn,
 }

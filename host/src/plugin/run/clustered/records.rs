@@ -117,6 +117,7 @@ impl ThreadState {
             let value = scope(id).and_then(|scope| document_record(scope, document));
             records.push((field(name(id.0), &id.1, &Subject::Document(document)), value));
         }
+        records.extend(changed.removed.iter().map(|field| (field.clone(), None)));
         for (id, ask) in &changed.asks {
             let value = self.acks.get(*ask).map(|owed| {
                 encode(&WireAsk { connection: owed.connection.to_bits(), tag: owed.tag.clone(), due_ms: owed.due_ms })

@@ -48,6 +48,7 @@ impl ThreadState {
                 all.into_iter().for_each(|partition| self.handle_waiting(partition));
             }
             News::PluginsChanged => self.take_held(),
+            News::Unloaded(plugin) => self.drop_orphans(&plugin),
             News::Reborn => self.lose_all(),
         }
     }
@@ -148,10 +149,10 @@ impl ThreadState {
                 (slot.held, slot.phase) = (None, Phase::Foreign);
                 self.handle_waiting(partition);
             }
-            // It is taken again, with what is left of it.
             Committed::Lost => {
-                slot.held = None;
-                node.cluster.take(me, partition);
+                if let Some(held) = &mut slot.held {
+                    node.cluster.heal(me, held.heal());
+                }
             }
         }
         true
@@ -243,11 +244,37 @@ impl ThreadState {
             scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             let deferred = scope.take_deferred().into_iter();
             let deferred = deferred.map(|deferred| deferred.into_envelope(&scope.plugin, &scope.address));
-            for envelope in deferred.chain(scope.loading.take().into_iter().flatten()) {
-                self.answer(
-                    envelope,
-                    unavailable("the feature does not run on the node that owns the scope".to_owned()),
-                );
+            for Envelope { address, event, reply, .. } in deferred.chain(scope.loading.take().into_iter().flatten()) {
+                let failure = unavailable("the feature does not run on the node that owns the scope".to_owned());
+                // Its scope is as it was, so nothing of it is committed but that it is done with.
+                match reply {
+                    ReplyTo::Node { id, is_committed } => {
+                        if !is_committed {
+                            self.refuse_forwarded(Partition::of(&address.key), id, &failure);
+                        }
+                    }
+                    reply => self.shared.answer(event.name(), reply, Err(failure), &self.wakes),
+                }
+            }
+        }
+    }
+
+    /// Whether the cluster has records of a scope that are not taken up yet.
+    pub(in crate::plugin::run) fn has_orphans(&mut self, plugin: &str, scope: &str) -> bool {
+        let owned = self.partitions.as_mut().and_then(|partitions| partitions.owned(Partition::of(scope)));
+        let is_its = |(field, _): &Stored| parse(field).is_some_and(|(of, key, _)| (of, key) == (plugin, scope));
+        owned.is_some_and(|owned| owned.orphans.iter().any(is_its))
+    }
+
+    /// Removes what the cluster kept of the scopes of a plugin that was unloaded.
+    fn drop_orphans(&mut self, plugin: &str) {
+        let Some(partitions) = &mut self.partitions else { return };
+        for partition in partitions.all_owned() {
+            let Some(owned) = partitions.owned(partition) else { continue };
+            let is_its = |(field, _): &mut Stored| parse(field).is_some_and(|(of, _, _)| of == plugin);
+            let dropped: Vec<_> = owned.orphans.extract_if(.., is_its).map(|(field, _)| field).collect();
+            if let Some(batch) = partitions.batch(partition).filter(|_| !dropped.is_empty()) {
+                batch.changed.removed.extend(dropped);
             }
         }
     }
