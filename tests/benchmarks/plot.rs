@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::report::{Metric, PIPELINED, PIPELINED_CPU, Report, SINGLE, thousands};
+use roundhouse_tests::bench::thousands;
+
+use crate::report::{Metric, PIPELINED, PIPELINED_CPU, Report, SINGLE};
 
 const WIDTH: f64 = 760.0;
 /// The position at which bars begin, and the length of the longest bar.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use roundhouse_tests::bench::median;
+use roundhouse_tests::bench::{median, thousands};
 use serde_json::{Value, json};
 
 use crate::servers::Field;
@@ -282,20 +282,6 @@ fn add_table(page: &mut String, heading: &str, rows: &[Vec<String>]) {
     for row in figures {
         *page += &line(row);
     }
-}
-
-/// A figure with separators of thousands.
-pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
-    let text = format!("{figure:.decimals$}");
-    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + fraction
 }
 
 /// The machine of the benchmark.

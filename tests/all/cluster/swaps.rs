@@ -128,8 +128,8 @@ async fn build_that_one_host_refuses_runs_nowhere() {
 }
 
 #[tokio::test]
-async fn cut_off_host_makes_the_change_before_its_scopes_go_on() {
-    let test = "cut_off_host_makes_the_change_before_its_scopes_go_on";
+async fn cut_off_host_changes_plugins_before_taking_scopes() {
+    let test = "cut_off_host_changes_plugins_before_taking_scopes";
     let options = ClusterOptions { is_cuttable: true, ..ClusterOptions::of(2) };
     let started = TestCluster::start_with(&options).inspect_err(|why| skip(test, why));
     let Ok(cluster) = started else { return };
@@ -195,8 +195,8 @@ async fn block_on_one_host_keeps_out_on_all() {
 }
 
 #[tokio::test]
-async fn starting_host_with_an_older_file_takes_no_host_back() {
-    let Some(mut cluster) = cluster("starting_host_with_an_older_file_takes_no_host_back", 2).await else { return };
+async fn older_file_at_start_replaces_no_newer_build() {
+    let Some(mut cluster) = cluster("older_file_at_start_replaces_no_newer_build", 2).await else { return };
     let newer = cluster.host(0).load("ticket-collision", ticket_collision("9.1.0")).await;
     let newer = newer["generation"].as_u64().unwrap();
     wait_for_generation(&cluster, "ticket-collision", newer).await;

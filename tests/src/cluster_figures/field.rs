@@ -213,6 +213,6 @@ pub(crate) fn cpu_of(pids: impl IntoIterator<Item = u32>) -> anyhow::Result<Dura
 
 /// Says on standard error what is done; standard output has the tables.
 pub(crate) fn progress(text: &str) {
-    // Nobody may read it.
+    // Standard error may be closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -1,11 +1,11 @@
 //! The growth with nodes, reckoned for more than one machine can run.
 
-use roundhouse_tests::bench::median;
+use roundhouse_tests::bench::{median, thousands};
 
 use crate::commits::{Level, each};
 use crate::load::Sample;
 use crate::reckoning::{Bounds, Cost};
-use crate::table::{Table, thousands};
+use crate::table::Table;
 
 /// The numbers of nodes for which it is reckoned.
 const NODES: [usize; 5] = [1, 2, 3, 10, 100];

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use roundhouse_tests::TestClient;
-use roundhouse_tests::bench::median;
+use roundhouse_tests::bench::{median, thousands};
 use serde_json::{Value, json};
 
 use crate::field::{Extent, Field, Hosts, MOST_NODES, progress};
-use crate::table::{Table, thousands};
+use crate::table::Table;
 
 /// The host that is killed.
 const KILLED: usize = 1;

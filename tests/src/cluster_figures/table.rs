@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use roundhouse_tests::bench::median;
+use roundhouse_tests::bench::{median, thousands};
 
 /// A table under a heading, with lines of text below it.
 #[derive(Debug)]
@@ -54,20 +54,6 @@ impl fmt::Display for Table {
         }
         self.notes.iter().try_for_each(|note| write!(page, "\n{note}\n"))
     }
-}
-
-/// A figure with separators of thousands.
-pub(crate) fn thousands(figure: f64, decimals: usize) -> String {
-    let text = format!("{figure:.decimals$}");
-    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
-    let mut grouped = String::new();
-    for (at, digit) in whole.chars().enumerate() {
-        if at > 0 && (whole.len() - at).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + fraction
 }
 
 /// The median of the rounds' figures, and their range if there are several.

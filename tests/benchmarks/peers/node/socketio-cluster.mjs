@@ -4,6 +4,7 @@ import { createServer } from "node:http";
 import { createAdapter, createShardedAdapter } from "@socket.io/redis-adapter";
 import { createClient } from "redis";
 import { Server } from "socket.io";
+import { serve } from "./rooms.mjs";
 
 const [adapter, url] = process.argv.slice(2);
 const publisher = createClient({ url });
@@ -15,11 +16,4 @@ const io = new Server(http, {
   adapter: adapter === "sharded" ? createShardedAdapter(publisher, subscriber) : createAdapter(publisher, subscriber),
 });
 
-io.on("connection", (socket) => {
-  socket.on("join", ({ room }, acknowledge) => {
-    socket.join(room);
-    acknowledge({});
-  });
-  socket.on("publish", (data) => io.to(data.room).emit("message", data));
-});
-http.listen(0, "127.0.0.1", () => console.log(http.address().port));
+serve(http, io);
