@@ -66,9 +66,9 @@ pub struct Proposal<'a> {
     /// The record.
     pub record: &'a [u8],
     /// The digests of all components that it names.
-    pub components: &'a [&'a str],
+    pub components: &'a [String],
     /// The digests of components that only the record before has named.
-    pub dropped: &'a [&'a str],
+    pub dropped: &'a [String],
 }
 
 impl Registry {
@@ -167,7 +167,7 @@ impl Registry {
     ///
     /// # Errors
     /// Where Redis is away or refuses.
-    pub fn put_back(&self, id: &str, lost: &Registered, components: &[&str]) -> anyhow::Result<()> {
+    pub fn put_back(&self, id: &str, lost: &Registered, components: &[String]) -> anyhow::Result<()> {
         self.run(async |redis| {
             let mut call = scripts::PUT_PLUGIN_BACK.prepare_invoke();
             call.key(self.keys.plugins()).key(self.keys.plugins_revision());

@@ -183,8 +183,8 @@ impl Lifecycle {
             known,
             id: before.registry.as_deref(),
             record: &text_of(record)?,
-            components: &components.iter().map(String::as_str).collect::<Vec<_>>(),
-            dropped: &dropped.iter().map(String::as_str).collect::<Vec<_>>(),
+            components: &components,
+            dropped: &dropped,
         })
     }
 
@@ -219,7 +219,6 @@ impl Lifecycle {
             tracing::warn!(plugin = %record.name, "Redis has lost what the cluster runs of a plugin, which is put back");
             let components = self.put_components(registry, &record)?;
             let lost = Registered { name: record.name.clone(), revision: record.revision, record: text_of(&record)? };
-            let components: Vec<_> = components.iter().map(String::as_str).collect();
             registry.put_back(record.registry.as_deref().unwrap_or_default(), &lost, &components)?;
         }
         Ok(())

@@ -15,6 +15,7 @@ use super::clustered::partitions::Partitions;
 use super::deadlines::Deadlines;
 use super::instances::Instances;
 use super::job::{Envelope, Job};
+use super::scope::Scope;
 use super::scopes::{Place, Scopes};
 use super::shared::{Shared, unavailable};
 use super::turns::Turns;
@@ -139,6 +140,17 @@ impl ThreadState {
         self.answer(envelope, refusal);
     }
 
+    /// Cancels the deadlines of a scope that is dropped from memory. Returns the events that wait in it.
+    pub(super) fn end_scope(&mut self, scope: &mut Scope) -> Vec<Envelope> {
+        self.deadlines.cancel(scope.idle_check);
+        scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
+        let deferred = scope.take_deferred().into_iter();
+        let deferred = deferred.map(|deferred| deferred.into_envelope(&scope.plugin, &scope.address));
+        let mut waiting: Vec<_> = deferred.collect();
+        waiting.extend(scope.loading.take().into_iter().flatten());
+        waiting
+    }
+
     /// Drops the scopes, timers and pending acknowledgements of a plugin that was unloaded, and answers its waiting
     /// events.
     pub(super) fn forget(&mut self, plugin: u32) {
@@ -149,14 +161,10 @@ impl ThreadState {
             self.shared.hub.take_ack(ack.connection, id);
         }
         for mut scope in self.scopes.remove_all(plugin) {
-            self.deadlines.cancel(scope.idle_check);
             let (owner, address) = (scope.plugin.clone(), scope.address.clone());
-            let deferred = scope.take_deferred().into_iter();
-            let deferred = deferred.map(|deferred| deferred.into_envelope(&owner, &address));
-            for envelope in deferred.chain(scope.loading.take().into_iter().flatten()) {
+            for envelope in self.end_scope(&mut scope) {
                 self.answer(envelope, unavailable(format!("the feature {} was unloaded", owner.name)));
             }
-            scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
             if self.partitions.is_some() {
                 self.forget_clustered(&scope);
                 continue;

@@ -65,10 +65,15 @@ pub(super) fn plugins_record(revision: u64) -> Record {
     (PLUGINS.to_vec(), Some(encode(&revision)))
 }
 
-/// Takes the revision of the plugins out of a partition's records; 0 if it has none.
-pub(super) fn take_plugins(records: &mut Vec<(Vec<u8>, Vec<u8>)>) -> u64 {
-    let at = records.iter().position(|(field, _)| field == PLUGINS);
-    at.and_then(|at| decode(&records.swap_remove(at).1).ok()).unwrap_or_default()
+/// Whether a field is of the revision of the plugins.
+pub(super) fn is_plugins(field: &[u8]) -> bool {
+    field == PLUGINS
+}
+
+/// The revision of the plugins that a partition's commits are of; 0 if it has none.
+pub(super) fn plugins_of(records: &[(Vec<u8>, Vec<u8>)]) -> u64 {
+    let record = records.iter().find(|(field, _)| is_plugins(field));
+    record.and_then(|(_, value)| decode(value).ok()).unwrap_or_default()
 }
 
 fn state_record(scope: &Scope) -> Vec<u8> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::news::News;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
-use super::records::{Subject, parse, plugins_record, take_plugins};
+use super::records::{Subject, is_plugins, parse, plugins_of};
 use super::wire::{WireAsk, WireEnvelope, WireMembership, WireOutput, WireState, WireTimer, decode};
 use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
 use crate::ledger::Charge;
@@ -73,7 +73,7 @@ impl ThreadState {
         self.tell_of_gone_nodes();
     }
 
-    fn taken(&mut self, mut snapshot: Snapshot) {
+    fn taken(&mut self, snapshot: Snapshot) {
         let partition = snapshot.partition;
         let Some(partitions) = &mut self.partitions else { return };
         let made = partitions.node.revisions.made();
@@ -81,11 +81,9 @@ impl ThreadState {
         if !matches!(slot.phase, Phase::Taking) {
             return;
         }
-        let plugins = take_plugins(&mut snapshot.records);
+        let plugins = plugins_of(&snapshot.records);
         if plugins > made {
             tracing::info!(partition = partition.0, plugins, made, "a partition waits for a change of plugins");
-            let (field, value) = plugins_record(plugins);
-            snapshot.records.extend(value.map(|value| (field, value)));
             slot.held = Some(Box::new(snapshot));
             return;
         }
@@ -101,7 +99,7 @@ impl ThreadState {
             ..Owned::default()
         }));
         partitions.is_unchecked = true;
-        self.restore_records(partition, records);
+        self.restore_records(partition, records.into_iter().filter(|(field, _)| !is_plugins(field)));
         // The events that were forwarded came before those that wait here.
         let now = self.shared.clock.uptime_ms();
         let earlier: VecDeque<_> =
@@ -197,7 +195,7 @@ impl ThreadState {
     }
 
     /// Fills the scopes of a partition with its records.
-    pub(super) fn restore_records(&mut self, partition: Partition, records: Vec<Stored>) {
+    pub(super) fn restore_records(&mut self, partition: Partition, records: impl IntoIterator<Item = Stored>) {
         let mut orphans = Vec::new();
         for (field, value) in records {
             match self.place_of(&field) {
@@ -240,11 +238,7 @@ impl ThreadState {
             }
         }
         for mut scope in self.scopes.take_where(|scope| scope.plugin.number == plugin) {
-            self.deadlines.cancel(scope.idle_check);
-            scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
-            let deferred = scope.take_deferred().into_iter();
-            let deferred = deferred.map(|deferred| deferred.into_envelope(&scope.plugin, &scope.address));
-            for Envelope { address, event, reply, .. } in deferred.chain(scope.loading.take().into_iter().flatten()) {
+            for Envelope { address, event, reply, .. } in self.end_scope(&mut scope) {
                 let failure = unavailable("the feature does not run on the node that owns the scope".to_owned());
                 // Its scope is as it was, so nothing of it is committed but that it is done with.
                 match reply {
@@ -340,11 +334,7 @@ impl ThreadState {
         }
         let mut left = Vec::new();
         for mut scope in self.scopes.take_where(|scope| is_of(&scope.address.key)) {
-            self.deadlines.cancel(scope.idle_check);
-            scope.timers.values().for_each(|timer| self.deadlines.cancel(timer.deadline));
-            let deferred = scope.take_deferred().into_iter();
-            left.extend(deferred.map(|deferred| deferred.into_envelope(&scope.plugin, &scope.address)));
-            left.extend(scope.loading.take().into_iter().flatten());
+            left.extend(self.end_scope(&mut scope));
         }
         left
     }
