@@ -39,6 +39,10 @@ pub struct Metrics {
     pub away: IntGauge,
     /// Connections that were resumed.
     pub recovered: IntCounter,
+    /// Connections of other nodes of the cluster that went on here.
+    pub transferred: IntCounter,
+    /// Connections whose node had gone that went on here.
+    pub inherited: IntCounter,
     /// Events read from clients.
     pub events_received: IntCounter,
     /// Events refused with a typed error.
@@ -231,6 +235,8 @@ impl Metrics {
                 "connections_recovered_total",
                 "Connections that went on after their clients had been away",
             )?,
+            transferred: counter("connections_transferred_total", "Connections of other nodes that went on here")?,
+            inherited: counter("connections_inherited_total", "Connections whose node had gone that went on here")?,
             events_received: counter("events_received_total", "Events read from clients")?,
             events_refused: counter("events_refused_total", "Events refused with a typed error")?,
             events_over_limits: counter(

@@ -25,6 +25,10 @@ use crate::policy::RoomPolicy;
 /// The capacity of a shard's command queue: a few milliseconds of a publisher to many rooms.
 const SHARD_COMMANDS: usize = 65_536;
 
+/// The time that clients have to come back to another node of the cluster after their connection was closed here, in
+/// milliseconds: Socket.IO's client waits for half a second to one and a half.
+const RETURN_MS: u64 = 3000;
+
 /// A running host.
 #[derive(Debug)]
 pub struct Server {
@@ -97,8 +101,7 @@ impl Server {
         api_service.follow_blocks();
         let (stop_api, stopped) = watch::channel(false);
         let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
-        let cluster =
-            cluster.zip(joining).map(|(cluster, joining)| Membership::begin(cluster, joining, &runtime, &hub));
+        let cluster = cluster.zip(joining).map(|(cluster, joining)| Membership::begin(cluster, joining, &runtime));
         let cluster = cluster.transpose()?;
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let has_tls = (client_tls.is_some(), api_tls.is_some());
@@ -126,8 +129,8 @@ impl Server {
     }
 
     /// Shuts the host down: `/readyz` answers 503, and new clients are refused; after `shutdown.delay` the listener
-    /// closes; over `shutdown.drain` every client is closed with 1012, to reconnect; queued frames are written, and all
-    /// threads end. The last step takes as long as the slowest client, and at most `shutdown.timeout`.
+    /// closes; over `shutdown.drain` every client is closed with 1012, to reconnect; other nodes of a cluster take their
+    /// connections over, for which this one waits for some seconds; queued frames are written, and all threads end. The last step takes as long as the slowest client, and at most `shutdown.timeout`.
     pub fn shut_down(self) {
         self.api_service.set_ready(false);
         self.admission.close();
@@ -139,12 +142,14 @@ impl Server {
             wait(&self.clock, closing, None);
         }
         self.acceptor.stop();
-        if !drain.is_zero() {
+        let goes_on_elsewhere = self.runtime.has_other_nodes();
+        if !drain.is_zero() || goes_on_elsewhere {
             tracing::info!(?drain, "closing connections, one after another");
             let (working, done) = mpsc::channel(1);
             self.shards.iter().for_each(|shard| shard.begin_drain(closing..closed, working.clone()));
             drop(working);
-            wait(&self.clock, closed, Some(done));
+            let awaited = if goes_on_elsewhere { RETURN_MS } else { 0 };
+            wait(&self.clock, closed + awaited, Some(done));
         }
         self.runtime.begin_shutdown();
         self.shards.iter().for_each(ShardThread::begin_shutdown);
@@ -173,9 +178,9 @@ struct Membership {
 }
 
 impl Membership {
-    fn begin(cluster: Arc<Cluster>, joining: Joining, runtime: &Runtime, hub: &Hub) -> anyhow::Result<Self> {
+    fn begin(cluster: Arc<Cluster>, joining: Joining, runtime: &Runtime) -> anyhow::Result<Self> {
         let listener = runtime.cluster_listener().context("the plugin threads know of no cluster")?;
-        let thread = joining.listen(|me| hub.set_node(me), listener).context("cannot join the cluster")?;
+        let thread = joining.listen(|me| runtime.set_node(me), listener).context("cannot join the cluster")?;
         let restoring = runtime.clone();
         thread::Builder::new().name("restore".to_owned()).spawn(move || restoring.restore_owned())?;
         Ok(Self { cluster, thread })

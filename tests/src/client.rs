@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -161,6 +161,16 @@ impl TestClient {
     pub async fn drain(&mut self) -> Vec<Value> {
         let mut frames: Vec<Value> = self.kept_frames.drain(..).collect();
         while let Ok(Ok(frame)) = timeout(SILENCE, self.read()).await {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    /// The frames that come within this time.
+    pub async fn frames_within(&mut self, time: Duration) -> Vec<Value> {
+        let mut frames: Vec<Value> = self.kept_frames.drain(..).collect();
+        let until = Instant::now() + time;
+        while let Ok(Ok(frame)) = timeout_at(until, self.read()).await {
             frames.push(frame);
         }
         frames

@@ -171,6 +171,12 @@ impl TestCluster {
         self.nodes[node].is_running = false;
     }
 
+    /// Waits until a host has ended that was asked to.
+    pub fn wait_for_exit(&mut self, node: usize) {
+        self.nodes[node].host.wait_for_exit();
+        self.nodes[node].is_running = false;
+    }
+
     /// Starts a killed host again, in its folder and at its addresses.
     pub fn start_again(&mut self, node: usize) {
         let node = &mut self.nodes[node];

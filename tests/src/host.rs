@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::process::send_signal;
-use crate::{Answer, NOTHING, TIMEOUT, TestClient, eventually, http, target_dir};
+use crate::{Answer, NOTHING, TIMEOUT, TestClient, eventually, http, http_within, target_dir};
 
 /// The event that marks the end of received frames: a service may emit it to all clients.
 const FENCE: &str = "system:notification";
@@ -186,6 +186,21 @@ impl TestHost {
         http(&self.api, method, path, &[("authorization", &format!("Bearer {}", self.key))], body)
             .await
             .expect("an answer")
+    }
+
+    /// Calls the API with the host's key, where the answer may take longer than others do.
+    ///
+    /// # Errors
+    /// If no answer arrives within `limit`.
+    pub async fn call_within(
+        &self,
+        limit: Duration,
+        method: &str,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> anyhow::Result<Answer> {
+        let key = format!("Bearer {}", self.key);
+        http_within(limit, &self.api, method, path, &[("authorization", &key)], body).await
     }
 
     /// Calls the API with JSON.

@@ -1,5 +1,7 @@
 //! HTTP calls, and the figures that they get.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -49,6 +51,21 @@ pub async fn http(
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
 ) -> anyhow::Result<Answer> {
+    http_within(TIMEOUT, base, method, path, headers, body).await
+}
+
+/// Makes one HTTP call whose answer may take longer than others do.
+///
+/// # Errors
+/// If no response arrives within `limit`.
+pub async fn http_within(
+    limit: Duration,
+    base: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> anyhow::Result<Answer> {
     let address = base.trim_start_matches("http://").trim_start_matches("ws://");
     let mut request =
         Request::builder().method(Method::from_bytes(method.as_bytes())?).uri(path).header("host", address);
@@ -68,7 +85,7 @@ pub async fn http(
         ensure!((200..600).contains(&status), "a status that makes no sense: {status}");
         Ok(Answer { status, headers, body: serde_json::from_str(&text).unwrap_or(json!(null)), text })
     };
-    tokio::time::timeout(TIMEOUT, answered).await.context("no answer in time")?
+    tokio::time::timeout(limit, answered).await.context("no answer in time")?
 }
 
 /// The value of one of the host's Prometheus metrics.

@@ -69,7 +69,7 @@ pub use cut::CuttableProxy;
 pub use engine::{ENGINE, EngineSocket, Packet, Polling, with_headers};
 pub use faults::{FaultyHost, faults_of_many};
 pub use host::TestHost;
-pub use http::{Answer, http, metric};
+pub use http::{Answer, http, http_within, metric};
 pub use inner::InnerHost;
 pub use pgbouncer::TestPgBouncer;
 pub use postgres::TestPostgres;

@@ -16,6 +16,8 @@ pub struct ClusterConfig {
     pub name: String,
     /// The name of this node, for operators.
     pub node: String,
+    /// Whether clients may resume connections, so that those of a node that has gone are expected back for a moment.
+    pub clients_return: bool,
 }
 
 /// The address of a Redis: `redis://`, `rediss://` (TLS), or

@@ -48,6 +48,11 @@ pub struct Responder {
 }
 
 impl Responder {
+    /// The node that has asked.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Answers.
     pub fn answer(self, answer: Vec<u8>) {
         // The link ends only with the host.

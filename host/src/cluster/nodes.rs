@@ -4,7 +4,7 @@
 //! [`GONE_AFTER_MS`] **on its own clock**: no clocks are compared. Giving up is conditional on the counter, so of two
 //! opinions the one of the living node counts; and it is in Redis, so all nodes have the same view.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::model::NodeId;
 
@@ -33,12 +33,16 @@ pub struct NodeInfo {
 pub struct View {
     /// By number.
     pub nodes: BTreeMap<NodeId, NodeInfo>,
+    /// Nodes that have gone a moment ago. Their clients may come back to another node.
+    pub missed: BTreeSet<NodeId>,
 }
 
 /// What this node has seen of the others.
 #[derive(Debug, Default)]
 pub(super) struct Observer {
     seen: HashMap<NodeId, Seen>,
+    /// The nodes that were given up, each with when its counter was last seen to move.
+    given_up: HashMap<NodeId, u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +58,8 @@ struct Seen {
 impl Observer {
     /// Notes the counters of all nodes.
     pub(super) fn note_beats(&mut self, now: u64, beats: &HashMap<NodeId, u64>) {
-        self.seen.retain(|node, _| beats.contains_key(node));
+        let given_up = self.seen.extract_if(|node, _| !beats.contains_key(node));
+        self.given_up.extend(given_up.map(|(node, seen)| (node, seen.moved_ms)));
         for (node, beats) in beats {
             let fresh = Seen { beats: *beats, moved_ms: now, is_heard: false, unheard_ms: None };
             let seen = self.seen.entry(*node).or_insert(fresh);
@@ -62,6 +67,13 @@ impl Observer {
                 *seen = Seen { beats: *beats, moved_ms: now, ..*seen };
             }
         }
+    }
+
+    /// The nodes that were given up before [`GONE_AFTER_MS`] had passed since their last beat: until then, their clients are
+    /// expected to come back to other nodes.
+    pub(super) fn missed(&mut self, now: u64) -> BTreeSet<NodeId> {
+        self.given_up.retain(|_, moved_ms| now < *moved_ms + GONE_AFTER_MS);
+        self.given_up.keys().copied().collect()
     }
 
     /// Notes whether a node has a connection to Redis.
@@ -124,6 +136,18 @@ mod tests {
         observer.note_beats(1900, &beats(&[(1, 6)]));
         assert_eq!(observer.gone(2000), [], "it has counted a beat since");
         assert_eq!(observer.gone(2900), [(NodeId(1), 6)]);
+    }
+
+    #[test]
+    fn node_is_missed_for_the_time_of_its_silence() {
+        let mut observer = Observer::default();
+        observer.note_beats(0, &beats(&[(1, 5), (2, 7)]));
+        observer.note_beats(1000, &beats(&[(2, 8)]));
+        assert_eq!(observer.missed(1000), BTreeSet::from([NodeId(1)]));
+        assert_eq!(observer.missed(3499).len(), 1);
+        assert_eq!(observer.missed(3500), BTreeSet::new());
+        observer.note_beats(6000, &beats(&[]));
+        assert_eq!(observer.missed(6000), BTreeSet::new(), "it was silent for long before it was given up");
     }
 
     #[test]

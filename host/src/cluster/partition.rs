@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     fn view(nodes: &[u16]) -> View {
-        View { nodes: nodes.iter().map(|node| (NodeId(*node), Default::default())).collect() }
+        View { nodes: nodes.iter().map(|node| (NodeId(*node), Default::default())).collect(), ..View::default() }
     }
 
     #[test]

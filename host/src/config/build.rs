@@ -113,7 +113,7 @@ impl Config {
         };
         ensure!(shards <= ConnId::MAX_SHARDS, "shards is {shards}, and may be {}", ConnId::MAX_SHARDS);
         let limits = file.limits;
-        let cluster = file.cluster.into_config(listen, dir)?;
+        let cluster = file.cluster.into_config(listen, dir, !file.recovery.window.is_zero())?;
         let store = file.store.into_config(cluster.is_some(), dir)?;
         let tls = file.tls.into_config(dir)?;
         let auth = file.auth.into_config(dir)?;

@@ -7,8 +7,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::transfer::{Claim, Released};
 use crate::auth::{Block, SessionChanges};
 use crate::model::{CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
@@ -118,6 +119,22 @@ pub enum ShardCommand {
         connection: ConnId,
         /// Whether it may open.
         outcome: Result<(), Failure>,
+    },
+    /// Another node claims a connection, whose client has come back there.
+    Claim {
+        /// Which connection.
+        connection: ConnId,
+        /// What the client says.
+        claim: Box<Claim>,
+        /// Gets whether the client may go on with the connection.
+        answer: oneshot::Sender<bool>,
+    },
+    /// Give up a connection that was claimed.
+    Release {
+        /// Which connection.
+        connection: ConnId,
+        /// Gets what it goes on with; `None` where it has gone, or the claim has lapsed.
+        answer: oneshot::Sender<Option<Released>>,
     },
     /// Close a connection, with the reason.
     Close {

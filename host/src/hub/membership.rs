@@ -59,9 +59,10 @@ impl Hub {
             shards: vec![0; self.shards.len()],
         });
         entry.connections.insert(id, &connection.identity.user);
-        entry.shards[id.shard()] += 1;
+        let shard = self.shard_of(id);
+        entry.shards[shard] += 1;
         // Queued while the room is locked, so that the shard gets changes in the order of the hub.
-        self.shards[id.shard()].push_quietly(ShardCommand::Join { connection: id, room: entry.id }, wakes);
+        self.shards[shard].push_quietly(ShardCommand::Join { connection: id, room: entry.id }, wakes);
         Joined::Yes
     }
 
@@ -81,8 +82,9 @@ impl Hub {
         if !members.connections.remove(id, &identity.user) {
             return;
         }
-        members.shards[id.shard()] -= 1;
-        self.shards[id.shard()].push_quietly(ShardCommand::Leave { connection: id, room: members.id }, wakes);
+        let shard = self.shard_of(id);
+        members.shards[shard] -= 1;
+        self.shards[shard].push_quietly(ShardCommand::Leave { connection: id, room: members.id }, wakes);
         if members.connections.is_empty() {
             entry.remove();
         }

@@ -3,6 +3,7 @@
 //! The hub is shared by all threads and decides membership. Each shard keeps lists of its own members, which it updates
 //! by commands, in the order of the hub's changes.
 
+mod adopted;
 mod audience;
 mod command;
 mod connection_set;
@@ -13,10 +14,11 @@ mod presence;
 mod publish;
 mod recipients;
 mod shard_queue;
+mod transfer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -29,6 +31,7 @@ pub use presence::Presence;
 pub use recipients::RecipientCount;
 pub use roundhouse_contract::USER_ROOM_PREFIX;
 pub use shard_queue::{ShardQueue, WakeBatch};
+pub use transfer::{Arrival, Claim, Progress, Released, ReleasedEntry};
 
 pub(crate) use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
@@ -51,6 +54,9 @@ pub struct Hub {
     ledger: Ledger,
     /// The number of this host in its cluster; 0 without one.
     node: AtomicU16,
+    /// The shards of connections that began on other nodes.
+    adopted: DashMap<ConnId, usize>,
+    n_adopted: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -110,6 +116,8 @@ impl Hub {
             rooms_per_connection,
             ledger,
             node: AtomicU16::new(0),
+            adopted: DashMap::new(),
+            n_adopted: AtomicUsize::new(0),
         }
     }
 
@@ -190,6 +198,7 @@ impl Hub {
         for room in &connection.rooms {
             self.take_out(id, room, &connection.identity, &wakes);
         }
+        self.forget_adopted(id);
         let Connection { identity, rooms, watchers, pending_acks, .. } = connection;
         // Ids ascend in the order of the requests.
         Some(Departure { identity, rooms, watchers, pending_acks: pending_acks.into_iter().collect() })
@@ -259,7 +268,7 @@ impl Hub {
 
     /// Pings a connection, which is closed if its client does not answer within seconds.
     pub fn probe(&self, id: ConnId) {
-        if let Some(shard) = self.shards.get(id.shard()) {
+        if let Some(shard) = self.queue_of(id) {
             shard.push(ShardCommand::Probe { connection: id });
         }
     }
@@ -288,7 +297,7 @@ impl Hub {
 
     /// Closes a connection, with the reason.
     pub fn close(&self, id: ConnId, code: CloseCode, reason: &str) {
-        if let Some(shard) = self.shards.get(id.shard()) {
+        if let Some(shard) = self.queue_of(id) {
             shard.push(ShardCommand::Close { connection: id, code, reason: reason.to_owned() });
         }
     }

@@ -66,7 +66,7 @@ impl Hub {
                 reached
             }
             Audience::Connection(id) => {
-                if let Some(target) = targets.get_mut(id.shard()) {
+                if let Some(target) = targets.get_mut(self.shard_of(*id)) {
                     target.push(Target::Connection(*id));
                 }
                 1
@@ -83,7 +83,7 @@ impl Hub {
     fn resolve_user(&self, user: &str, targets: &mut [Vec<Target>]) -> usize {
         let Some(connections) = self.users.get(user) else { return 0 };
         for id in connections.iter() {
-            targets[id.shard()].push(Target::Connection(*id));
+            targets[self.shard_of(*id)].push(Target::Connection(*id));
         }
         connections.len()
     }

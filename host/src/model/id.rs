@@ -36,17 +36,17 @@ impl ConnId {
         Self(self.0 & ((1 << Self::NODE_SHIFT) - 1) | u64::from(node.0) << Self::NODE_SHIFT)
     }
 
-    /// The node that the connection is on.
+    /// The node that the connection began on.
     pub fn node(self) -> NodeId {
         NodeId((self.0 >> Self::NODE_SHIFT) as u16)
     }
 
-    /// The shard that owns the connection.
+    /// The shard that the connection began on.
     pub fn shard(self) -> usize {
         (self.0 >> Self::SHARD_SHIFT) as usize & (Self::MAX_SHARDS - 1)
     }
 
-    /// The connection's slot in its shard.
+    /// The connection's slot there.
     pub fn slot(self) -> usize {
         (self.0 >> Self::STAMP_BITS) as usize & (Self::MAX_SLOTS - 1)
     }

@@ -1,6 +1,7 @@
 //! The plugin runtime: events are handled by WebAssembly components.
 //!
-//! [`Runtime`] is its interface to the rest of the host, with `connect` for new connections. Below it are five rooms
+//! [`Runtime`] is its interface to the rest of the host, with `connect` for new connections, `directory` for those of all nodes
+//! of a cluster, and `transfers` for those that go from one node to another. Below it are five rooms
 //! (modules that import one way): each imports only the rooms listed before it.
 //!
 //! - `event`: the events that features get, their senders, and the bounds of each sender.
@@ -17,6 +18,7 @@ mod lifecycle;
 mod load;
 mod run;
 mod runtime;
+mod transfers;
 
 pub use connect::Opening;
 pub use event::senders::SenderLimits;
@@ -34,3 +36,4 @@ pub use roundhouse_contract::{Grants, check_namespace};
 pub(crate) use run::clustered::operators::Blocking;
 pub use run::query::{ANSWER_TIMEOUT, PendingAnswer};
 pub use runtime::Runtime;
+pub use transfers::{Claimed, Whereabouts};

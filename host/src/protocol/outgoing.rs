@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 
 use super::{plain, socketio, websocket};
-use crate::model::Payload;
+use crate::model::{NodeId, Payload};
 
 /// The number of the last event that was made in this process.
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// The bits below the node in a number: enough for a million events a second over half a year.
+const NODE_SHIFT: u32 = 44;
 
 /// The memory of all live events, in bytes.
 static ALIVE_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -54,6 +57,11 @@ pub struct Outgoing {
 impl Outgoing {
     /// An event of this name and payload.
     pub fn new(event: impl Into<String>, payload: Payload) -> Self {
+        Self::numbered(event, payload, LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// An event to which another node of the cluster gave this number.
+    pub fn numbered(event: impl Into<String>, payload: Payload, number: u64) -> Self {
         let event = event.into();
         let attachments: usize = payload.attachments.iter().map(Bytes::len).sum();
         let bytes = event.len() + payload.args().len() + attachments;
@@ -62,14 +70,20 @@ impl Outgoing {
             event,
             payload,
             bytes,
-            number: LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            number,
             plain: OnceLock::new(),
             main_namespace: OnceLock::new(),
             other_namespaces: Mutex::default(),
         }
     }
 
-    /// The event's number, unique in this process. Events are not necessarily sent in the order of their numbers.
+    /// Has the numbers of events of this process begin behind those of other nodes, so that an event has one number in the
+    /// whole cluster: the offset that a client may return to any of them.
+    pub fn count_as(node: NodeId) {
+        LAST_NUMBER.fetch_max(u64::from(node.0) << NODE_SHIFT, Ordering::Relaxed);
+    }
+
+    /// The event's number, unique in the cluster. Events are not necessarily sent in the order of their numbers.
     pub fn number(&self) -> u64 {
         self.number
     }

@@ -3,6 +3,7 @@
 mod agents;
 mod fault_bench;
 mod presence;
+mod recovery;
 mod redis_cluster;
 mod swaps;
 

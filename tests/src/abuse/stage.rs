@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use jsonwebtoken::Algorithm;
@@ -10,7 +11,10 @@ use super::attack::Setting;
 use crate::bench::SECRET;
 use crate::guests::hostile;
 use crate::issuer::{IssuerKey, RSA_PUBLIC};
-use crate::{TestAuthority, TestHost};
+use crate::{Answer, TestAuthority, TestHost};
+
+/// The time in which a busy machine compiles the largest components of an attack, one after another.
+const COMPILED_WITHIN: Duration = Duration::from_secs(120);
 
 /// A way to run a host: the binary and its priority.
 #[derive(Debug, Clone, Default)]
@@ -45,20 +49,21 @@ impl Stage {
 
     /// Removes the hostile guest with its scopes, timers and pauses, and loads it again.
     pub(super) fn refresh(host: &TestHost) -> anyhow::Result<()> {
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(host.call(
-            "DELETE",
-            "/v1/plugins/hostile",
-            "",
-        ));
+        change(host, "DELETE", Vec::new())?;
         load(host)
     }
 }
 
 fn load(host: &TestHost) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let loaded = runtime.block_on(host.try_load("hostile", hostile("greedy")));
+    let loaded = change(host, "PUT", hostile("greedy"))?;
     ensure!(loaded.status == 200, "the guest is not loaded: {}", loaded.text);
     Ok(())
+}
+
+/// Changes the hostile guest. That waits for the compilations of the attack before, which go on when its callers have left.
+fn change(host: &TestHost, method: &str, component: Vec<u8>) -> anyhow::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(host.call_within(COMPILED_WITHIN, method, "/v1/plugins/hostile", component))
 }
 
 /// The configuration. It leaves the limits at their defaults, which are under test.

@@ -1,6 +1,6 @@
 //! The membership of this node, and what it does about the others'.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -64,7 +64,8 @@ impl Link {
             let name = registered.split('\0').next().unwrap_or_default().to_owned();
             Ok((NodeId(ops::text_number(node)?), NodeInfo { name, registered }))
         });
-        let view = Arc::new(View { nodes: nodes.collect::<anyhow::Result<_>>()? });
+        let missed = if self.config.clients_return { self.observer.missed(now) } else { BTreeSet::new() };
+        let view = Arc::new(View { nodes: nodes.collect::<anyhow::Result<_>>()?, missed });
         if now < self.settles_at {
             return Ok(());
         }

@@ -36,7 +36,8 @@ impl fmt::Debug for ClusterSection {
 }
 
 impl ClusterSection {
-    /// The cluster; `None` without `redis`. `listen` is part of the node's name if it has none.
+    /// The cluster; `None` without `redis`. `listen` is part of the node's name if it has none; `clients_return`: whether clients may
+    /// resume connections.
     ///
     /// # Errors
     /// Where the URL cannot be read or is malformed, or a name cannot be used.
@@ -44,6 +45,7 @@ impl ClusterSection {
         self,
         listen: SocketAddr,
         dir: &Path,
+        clients_return: bool,
     ) -> anyhow::Result<Option<ClusterConfig>> {
         let Some(url) = value_of("cluster.redis", self.redis, self.redis_file.as_ref(), dir)? else {
             ensure!(
@@ -61,7 +63,7 @@ impl ClusterSection {
         let node = self.node.unwrap_or_else(|| format!("{}:{}", machine(), listen.port()));
         ensure!(node.len() <= 128, "cluster.node is longer than 128 bytes");
         let redis = url.parse().context("cluster.redis")?;
-        Ok(Some(ClusterConfig { redis, name, node }))
+        Ok(Some(ClusterConfig { redis, name, node, clients_return }))
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
 
     fn build(toml: &str) -> anyhow::Result<Option<ClusterConfig>> {
         let section: ClusterSection = crate::config::file::parse(&format!("[cluster]\n{toml}"), &[])?.cluster;
-        section.into_config(([127, 0, 0, 1], 8080).into(), Path::new("/srv"))
+        section.into_config(([127, 0, 0, 1], 8080).into(), Path::new("/srv"), true)
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Shard {
             self.shared().hub.set_counted(connection.id, true);
         }
         self.welcome(&transport, connection, admission.welcome);
-        for text in admission.held {
+        for text in admission.held.into_texts() {
             if let Some(handoff) = transport.handoff.borrow_mut().as_deref_mut() {
                 handoff.keep(Some(Inbound::Text(text.into())));
             } else if transport.is_up() {
@@ -147,6 +147,8 @@ impl Shard {
                 }
                 if !(may_resume && self.await_first_frame(transport, connection, is_over_limit)) {
                     self.notify_connect(connection, None);
+                } else if !self.shared().hub.has_session(&connection.identity.borrow().user) {
+                    self.ask_abroad(connection);
                 }
             }
             Welcome::Resumed { id, held } => {

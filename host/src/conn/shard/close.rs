@@ -24,7 +24,9 @@ impl Shard {
     }
 
     pub(super) fn close_for_restart(self: &Rc<Self>, transport: &Rc<Transport>) {
-        self.close(transport, CloseCode::Restart, RESTART_REASON);
+        // On another node of the cluster, if there is one.
+        let may_resume = self.shared().plugins.has_other_nodes();
+        self.close_with(transport, CloseCode::Restart, RESTART_REASON, may_resume);
     }
 
     /// Sends a close. The transport's connections end, or are detached if the client may resume.

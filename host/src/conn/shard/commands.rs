@@ -57,6 +57,9 @@ impl Shard {
                 }
             }
             ShardCommand::Admit { connection, outcome } => self.on_admission(connection, outcome),
+            // An error means that the other node no longer waits.
+            ShardCommand::Claim { connection, claim, answer } => drop(answer.send(self.claim(connection, &claim))),
+            ShardCommand::Release { connection, answer } => drop(answer.send(self.release(connection))),
             ShardCommand::Close { connection, code, reason } => {
                 if let Some(connection) = self.connection(connection) {
                     self.kick(&connection, code, &reason);

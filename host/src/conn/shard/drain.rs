@@ -13,7 +13,9 @@ impl Shard {
     /// Begins to close connections, spread evenly over a range of time in milliseconds of uptime. `working` is dropped
     /// when all are closed.
     pub(super) fn begin_drain(self: &Rc<Self>, over: Range<u64>, working: mpsc::Sender<Infallible>) {
-        self.shutdown().begin_drain(over, self.transports_up(), self.detached().ids(), working);
+        // The clients of those may come back to another node.
+        let detached = if self.shared().plugins.has_other_nodes() { Vec::new() } else { self.detached().ids() };
+        self.shutdown().begin_drain(over, self.transports_up(), detached, working);
         self.drain_some(self.now());
     }
 
@@ -30,7 +32,8 @@ impl Shard {
         for id in detached {
             self.drop_detached(id, None);
         }
-        if let Some(next) = self.shutdown().next_due(now, || self.transports_up()) {
+        let is_awaited = self.detached().count() > 0 && self.shared().plugins.has_other_nodes();
+        if let Some(next) = self.shutdown().next_due(now, is_awaited, || self.transports_up()) {
             self.timers().schedule(next, Timer::Drain);
         }
     }

@@ -176,15 +176,20 @@ impl Shard {
             // The connection has ended already, and another may have its slot.
             return;
         }
-        self.detached().drop_replay(connection);
-        self.pending_resumes().remove(connection.id);
-        connection.connect_notice.take();
-        self.members().leave_all(connection);
-        self.connections().remove(connection.id);
+        self.remove_connection(connection);
         let departure = self.shared().hub.disconnect(connection.id);
         // At shutdown all connections end, and features are not notified.
         if let Some(departure) = departure.filter(|_| !self.is_stopping()) {
             self.shared().plugins.departed(connection.id, departure);
         }
+    }
+
+    /// Removes a connection from the shard. The hub has it still.
+    pub(super) fn remove_connection(&self, connection: &Connection) {
+        self.detached().drop_replay(connection);
+        self.pending_resumes().remove(connection.id);
+        connection.connect_notice.take();
+        self.members().leave_all(connection);
+        self.connections().remove(connection.id);
     }
 }

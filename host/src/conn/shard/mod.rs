@@ -8,7 +8,7 @@
 //! - `plain`; `eio`, `polling`, `socketio`, `namespaces`: the protocols; `events`: the part common to all;
 //!   `sign_in`: checks of tokens
 //! - `lifecycle`: begin and end of connections; `user_limit`: the limit per user
-//! - `recovery`, `pending`, `handoff`: resumption after a transport was lost
+//! - `recovery`, `pending`, `handoff`: resumption after a transport was lost; `import`, `export`: at another node of a cluster
 
 mod admission;
 mod close;
@@ -16,9 +16,11 @@ mod commands;
 mod drain;
 mod eio;
 mod events;
+mod export;
 mod fanout;
 mod flush;
 mod handoff;
+mod import;
 mod inbound;
 mod lifecycle;
 mod limits;

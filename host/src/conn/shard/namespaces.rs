@@ -7,12 +7,14 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::import::{Returning, Way};
 use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
 use super::user_limit::PROBE_TIMEOUT;
 use crate::auth::{self, Place, PresentedToken, RefusalKind};
-use crate::conn::state::{Connection, Credentials, EioSession, Inbound, Progress, SessionKey, Transport, Welcome};
+use crate::conn::state::{Connection, Credentials, EioSession, Inbound, SessionKey, Transport, Welcome};
+use crate::hub::Progress;
 use crate::model::{ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol, plain, socketio};
 
@@ -106,17 +108,10 @@ impl Shard {
         // A payload that is not an object has none of the fields.
         let fields: Auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok()).unwrap_or_default();
         let session = self.sign_in_namespace(transport, eio, &fields)?;
-        let no_capacity = |message| Refused::for_now("too_many_connections", message, PROBE_TIMEOUT);
         if let Some((key, progress)) = fields.recovery().filter(|_| !self.config().recovery_window.is_zero()) {
             match self.try_resume(key, progress, &session, namespace) {
                 ResumeOutcome::Here(connection, at) => {
-                    // The connection is detached, so the count does not include it.
-                    self.ensure_user_capacity(&session.identity.user).map_err(no_capacity)?;
-                    self.attach(transport, &connection, session);
-                    let id = connection.id.to_string();
-                    self.enqueue(transport, socketio::connect_frame(namespace, &id, Some(&key.to_string())));
-                    self.send_replay(transport, &connection, at);
-                    self.open_transport(transport);
+                    self.resume_namespace(transport, &connection, at, session);
                     return Ok(());
                 }
                 // A transport that carries other connections stays on their shard.
@@ -124,17 +119,72 @@ impl Shard {
                     self.begin_handoff(transport, shard, None, Inbound::from_socketio(packet));
                     return Ok(());
                 }
+                ResumeOutcome::Abroad => {
+                    let way = Way::SocketIo { auth: auth.map(RawValue::to_owned) };
+                    let protocol = self.socketio_protocol(namespace);
+                    let returning = Returning { key, progress, session: session.clone(), protocol, way };
+                    if self.begin_import(transport, returning) {
+                        return Ok(());
+                    }
+                }
                 ResumeOutcome::Elsewhere(_) | ResumeOutcome::Gone => {}
             }
         }
-        self.ensure_user_capacity(&session.identity.user).map_err(no_capacity)?;
+        self.open_namespace(transport, namespace, auth, session);
+        Ok(())
+    }
+
+    fn socketio_protocol(&self, namespace: &str) -> Protocol {
         let offsets = !self.config().recovery_window.is_zero();
-        let protocol = Protocol::SocketIo { namespace: self.connections().shared_namespace(namespace), offsets };
-        let Some(connection) = self.new_connection(transport, protocol, session) else { return Ok(()) };
+        Protocol::SocketIo { namespace: self.connections().shared_namespace(namespace), offsets }
+    }
+
+    /// Resumes the detached connection of a client, from index `at` in the replay buffer.
+    pub(super) fn resume_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        connection: &Rc<Connection>,
+        at: usize,
+        session: auth::Session,
+    ) {
+        let namespace = connection.namespace();
+        // The connection is detached, so the count does not include it.
+        if !self.has_place(transport, namespace, &session) {
+            return;
+        }
+        self.attach(transport, connection, session);
+        let pid = connection.with_replay(|buffer| buffer.key(connection.id).to_string());
+        self.enqueue(transport, socketio::connect_frame(namespace, &connection.id.to_string(), pid.as_deref()));
+        self.send_replay(transport, connection, at);
+        self.open_transport(transport);
+    }
+
+    /// Opens a new connection in a namespace.
+    pub(super) fn open_namespace(
+        self: &Rc<Self>,
+        transport: &Rc<Transport>,
+        namespace: &str,
+        auth: Option<&RawValue>,
+        session: auth::Session,
+    ) {
+        if !self.has_place(transport, namespace, &session) {
+            return;
+        }
+        let protocol = self.socketio_protocol(namespace);
+        let Some(connection) = self.new_connection(transport, protocol, session) else { return };
         let pid = self.make_recoverable(&connection).map(|key| key.to_string());
         let welcome = Welcome::SocketIo { pid, auth: auth.map(RawValue::to_owned) };
         self.open_or_ask(transport, &connection, welcome);
-        Ok(())
+    }
+
+    /// Whether the user may have another connection; else the client is refused.
+    fn has_place(self: &Rc<Self>, transport: &Rc<Transport>, namespace: &str, session: &auth::Session) -> bool {
+        let capacity = self.ensure_user_capacity(&session.identity.user);
+        if let Err(message) = &capacity {
+            let refused = Refused::for_now("too_many_connections", message.clone(), PROBE_TIMEOUT);
+            self.refuse_namespace(transport, namespace, &refused);
+        }
+        capacity.is_ok()
     }
 
     /// Signs a client in by the token in its auth payload, or else by one of the handshake.
@@ -171,6 +221,9 @@ impl Shard {
 
     /// Whether a connection in the namespace waits to open.
     fn is_waiting_for(&self, transport: &Transport, namespace: &str) -> bool {
+        if self.imports().is_awaited(transport.id, namespace) {
+            return true;
+        }
         let waiting = transport.waiting.borrow();
         waiting.iter().filter_map(|id| self.connection(*id)).any(|connection| connection.namespace() == namespace)
     }

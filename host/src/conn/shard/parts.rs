@@ -9,8 +9,8 @@ use mio::Registry;
 use crate::conn::config::ConnConfig;
 use crate::conn::shared::Shared;
 use crate::conn::state::{
-    Admissions, ClientLog, Connection, Connections, Detached, Members, PendingResumes, Poller, ReadPace, Shutdown,
-    SignIns, Timers, Transport, TransportId, Transports, WallClock, Writes,
+    Admissions, ClientLog, Connection, Connections, Detached, Exports, Imports, Members, PendingResumes, Poller,
+    ReadPace, Shutdown, SignIns, Timers, Transport, TransportId, Transports, WallClock, Writes,
 };
 use crate::hub::ShardQueue;
 use crate::metrics::Metrics;
@@ -26,6 +26,8 @@ pub(in crate::conn) struct Shard {
     members: Members,
     pending_resumes: PendingResumes,
     admissions: Admissions,
+    imports: Imports,
+    exports: Exports,
     detached: Detached,
     writes: Writes,
     poller: Poller,
@@ -59,6 +61,8 @@ impl Shard {
             members: Members::default(),
             pending_resumes: PendingResumes::default(),
             admissions: Admissions::default(),
+            imports: Imports::default(),
+            exports: Exports::default(),
             detached: Detached::new(),
             writes: Writes::new(shared.config.outbox_bytes),
             poller: Poller::new(registry),
@@ -116,6 +120,14 @@ impl Shard {
 
     pub(super) fn admissions(&self) -> &Admissions {
         &self.admissions
+    }
+
+    pub(super) fn imports(&self) -> &Imports {
+        &self.imports
+    }
+
+    pub(super) fn exports(&self) -> &Exports {
+        &self.exports
     }
 
     pub(super) fn detached(&self) -> &Detached {

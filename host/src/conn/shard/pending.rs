@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::spawn_local;
 
 use super::parts::Shard;
 use super::user_limit::PROBE_TIMEOUT;
@@ -43,6 +44,20 @@ impl Shard {
         }
         self.set_limit(transport, timeout);
         true
+    }
+
+    /// Confirms a connection that awaits its first frame, if the user has none that its client could resume, on no node of
+    /// the cluster.
+    pub(super) fn ask_abroad(self: &Rc<Self>, connection: &Rc<Connection>) {
+        let (shard, connection) = (self.clone(), connection.clone());
+        spawn_local(async move {
+            let (shared, user) = (shard.shared(), connection.identity.borrow().user.clone());
+            let is_abroad = shared.plugins.has_session_abroad(&user).await;
+            if is_abroad == Some(false) && !shared.hub.has_session(&user) {
+                shard.confirm_by_id(&connection);
+                shard.flush_dirty();
+            }
+        });
     }
 
     /// Confirms that a connection is new and resumes no other: its held frames are sent. Returns whether it stays open;

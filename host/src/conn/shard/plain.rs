@@ -7,14 +7,16 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::events::{AUTHENTICATE, token_of};
+use super::import::{Returning, Way};
 use super::lifecycle::SESSION_ENDED;
 use super::limits::rate_limited;
 use super::parts::Shard;
 use super::recovery::ResumeOutcome;
 use crate::auth::{self, AuthError, Refusal, RefusalKind};
 use crate::conn::state::{
-    Connection, Credentials, Inbound, Phase, PlainHandoff, Progress, SessionKey, Transport, Verdict, Welcome,
+    Connection, Credentials, Inbound, Phase, PlainHandoff, SessionKey, Transport, Verdict, Welcome,
 };
+use crate::hub::Progress;
 use crate::model::{CloseCode, ErrorCode, Failure, Payload, without_lone_surrogates};
 use crate::protocol::Protocol;
 use crate::protocol::plain::{self, Incoming};
@@ -64,7 +66,8 @@ impl Shard {
     fn open_plain(self: &Rc<Self>, transport: &Rc<Transport>, session: auth::Session, id: Option<i128>) {
         let user = session.identity.user.clone();
         // The client may be about to resume a connection of its user.
-        let may_resume = self.shared().hub.has_session(&user);
+        let may_resume =
+            self.shared().hub.has_session(&user) || !session.is_anonymous && self.shared().plugins.has_other_nodes();
         let is_over_limit = !self.has_user_capacity(&user);
         if is_over_limit
             && !may_resume
@@ -114,6 +117,11 @@ impl Shard {
                 self.close_early(transport);
             }
             return;
+        }
+        if let Some(fits) = self.imports().hold(transport.id, text) {
+            return if !fits {
+                self.close_early(transport)
+            };
         }
         let text = &*without_lone_surrogates(text);
         let connection = self.first_connection(transport);
@@ -215,13 +223,20 @@ impl Shard {
                 ResumeOutcome::Here(old, at) => {
                     // The held frames are in the resumed connection's replay buffer, too.
                     self.discard_new(transport, connection);
-                    return self.complete_resume(transport, &old, at, session, id);
+                    return self.complete_resume(transport, &old, (at, true), session, id);
                 }
                 ResumeOutcome::Elsewhere(shard) => {
                     let handshake = transport.handshake.borrow().clone();
                     let plain = PlainHandoff { session, held: self.take_held_frames(connection), handshake };
                     self.discard_new(transport, connection);
                     return self.begin_handoff(transport, shard, Some(plain), Inbound::Text(text.to_owned()));
+                }
+                ResumeOutcome::Abroad => {
+                    let way = Way::Plain { new: connection.clone(), id };
+                    let returning = Returning { key, progress, session, protocol: Protocol::Plain, way };
+                    if self.begin_import(transport, returning) {
+                        return;
+                    }
                 }
                 ResumeOutcome::Gone => {}
             }
@@ -245,7 +260,7 @@ impl Shard {
         if let Ok(Some((key, progress))) = read_resume(&payload)
             && let ResumeOutcome::Here(old, at) = self.try_resume(key, progress, &session, "/")
         {
-            return self.complete_resume(transport, &old, at, session, id);
+            return self.complete_resume(transport, &old, (at, true), session, id);
         }
         if let Err(reason) = self.ensure_user_capacity(&session.identity.user) {
             return self.close(transport, CloseCode::TooManyConnections, &reason);
@@ -255,11 +270,12 @@ impl Shard {
         }
     }
 
-    fn complete_resume(
+    /// Goes on with a connection, from index `at` in the replay buffer. `is_complete`: whether the client misses nothing.
+    pub(super) fn complete_resume(
         self: &Rc<Self>,
         transport: &Rc<Transport>,
         connection: &Rc<Connection>,
-        at: usize,
+        (at, is_complete): (usize, bool),
         session: auth::Session,
         id: Option<i128>,
     ) {
@@ -269,7 +285,7 @@ impl Shard {
         }
         self.attach(transport, connection, session);
         let key = connection.with_replay(|buffer| buffer.key(connection.id).to_string());
-        self.send_resumed(transport, connection, key.as_deref(), true, id);
+        self.send_resumed(transport, connection, key.as_deref(), is_complete, id);
         self.send_replay(transport, connection, at);
         self.open_transport(transport);
     }
@@ -313,7 +329,7 @@ impl Shard {
     }
 
     /// Ends a new connection whose client resumes another. The client has sent nothing else on the new one.
-    fn discard_new(self: &Rc<Self>, transport: &Transport, connection: &Rc<Connection>) {
+    pub(super) fn discard_new(self: &Rc<Self>, transport: &Transport, connection: &Rc<Connection>) {
         transport.connections.borrow_mut().clear();
         self.on_transport_lost(connection, false);
         transport.phase.set(Phase::Authenticating);

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use super::parts::Shard;
 use crate::auth;
-use crate::conn::state::{Connection, Entry, Progress, ReplayBuffer, SessionKey, Timer, Transport};
+use crate::conn::state::{Connection, Entry, ReplayBuffer, SessionKey, Timer, Transport};
+use crate::hub::Progress;
 use crate::model::{CloseCode, ConnId, ErrorCode, Failure};
 use crate::protocol::{Outgoing, Protocol};
 
@@ -26,6 +27,8 @@ pub(super) enum ResumeOutcome {
     Here(Rc<Connection>, usize),
     /// The connection lives on this other shard.
     Elsewhere(usize),
+    /// The connection may live on another node of the cluster.
+    Abroad,
     /// The session does not exist, or lacks something that the client missed.
     Gone,
 }
@@ -45,7 +48,7 @@ impl Shard {
         connection.is_recoverable() || self.start_replay(connection).is_some()
     }
 
-    fn start_replay(&self, connection: &Connection) -> Option<SessionKey> {
+    pub(super) fn start_replay(&self, connection: &Connection) -> Option<SessionKey> {
         let mut secret = [0; 16];
         if let Err(error) = getrandom::fill(&mut secret) {
             tracing::error!(%error, "there is no randomness, so that a client cannot be given a session");
@@ -61,8 +64,7 @@ impl Shard {
     pub(super) fn record(&self, connection: &Rc<Connection>, entries: impl IntoIterator<Item = Entry>) {
         let mut max_bytes = self.config().outbox_bytes.saturating_sub(HEAD_ROOM);
         let is_detached = connection.transport.get().is_none();
-        let is_held = is_detached
-            && (self.pending_resumes().contains(connection.id) || self.admissions().contains(connection.id));
+        let is_held = is_detached && self.is_held(connection.id);
         if is_held {
             // Held frames must be complete, so none is dropped here; over the outbox's bound they are no longer held.
             max_bytes = usize::MAX;
@@ -74,6 +76,11 @@ impl Shard {
         if is_incomplete == Some(true) && is_detached {
             self.detached().note_incomplete(connection);
         }
+    }
+
+    /// Whether the frames for a connection are held, because it is not open on its transport yet.
+    fn is_held(&self, id: ConnId) -> bool {
+        self.pending_resumes().contains(id) || self.admissions().contains(id) || self.imports().contains(id)
     }
 
     /// Marks a ping that is sent on a transport, in the replay buffers of its connections.
@@ -97,14 +104,19 @@ impl Shard {
         connection.transport.set(None);
         let is_held = self.pending_resumes().contains(connection.id);
         let is_kept = may_resume && !is_held && connection.is_recoverable();
-        if !is_kept || self.shutdown().is_draining() || self.is_stopping() {
+        if !is_kept || self.shutdown().is_draining() && !self.shared().plugins.has_other_nodes() || self.is_stopping() {
             return self.end_connection(connection);
         }
+        self.publish_presence(connection.id, true);
+        self.detach(connection);
+    }
+
+    /// Begins the recovery window of a connection that is on no transport.
+    pub(super) fn detach(self: &Rc<Self>, connection: &Connection) {
         let detached = self.detached();
         let until = self.now() + self.config().recovery_window.as_millis() as u64;
         detached.with_replay(connection, |buffer| buffer.detach(until));
         self.metrics().away.inc();
-        self.publish_presence(connection.id, true);
         detached.push(until, connection.id);
         self.arm_detached();
         while detached.count() > MAX_DETACHED {
@@ -117,7 +129,7 @@ impl Shard {
     }
 
     /// Removes a detached connection that is resumed or ends from the counts.
-    fn count_out_detached(&self) {
+    pub(super) fn count_out_detached(&self) {
         self.detached().count_out();
         self.metrics().away.dec();
     }
@@ -142,9 +154,7 @@ impl Shard {
         let is_detached = |connection: &Rc<Connection>| {
             connection.transport.get().is_none() && connection.with_replay(is_until) == Some(true)
         };
-        self.connection(id)
-            .filter(is_detached)
-            .filter(|_| !self.pending_resumes().contains(id) && !self.admissions().contains(id))
+        self.connection(id).filter(is_detached).filter(|_| !self.is_held(id))
     }
 
     /// Ends the detached connections that have expired.
@@ -160,6 +170,9 @@ impl Shard {
 
     /// Ends a connection if it is detached; where `until` is given, only if it expires at that time.
     pub(super) fn drop_detached(self: &Rc<Self>, id: ConnId, until: Option<u64>) {
+        if let Some(arriving) = self.connection(id).filter(|_| until.is_none() && self.imports().contains(id)) {
+            return self.end_connection(&arriving);
+        }
         if let Some(connection) = self.find_detached(id, until) {
             self.count_out_detached();
             self.end_connection(&connection);
@@ -199,9 +212,7 @@ impl Shard {
         if self.is_over_replay_budget() {
             self.connections().for_each(|connection| {
                 // Frames that are held for a client that is about to open must be complete.
-                let is_held =
-                    self.pending_resumes().contains(connection.id) || self.admissions().contains(connection.id);
-                if !is_held {
+                if !self.is_held(connection.id) {
                     self.detached().with_replay(connection, ReplayBuffer::drop_older_half);
                 }
             });
@@ -217,32 +228,54 @@ impl Shard {
         session: &auth::Session,
         namespace: &str,
     ) -> ResumeOutcome {
-        let shard = key.connection.shard();
-        if shard >= self.shared().hub.shards().len() {
+        if self.connection(key.connection).is_none() {
+            return self.look_elsewhere(key.connection);
+        }
+        if self.exports().is_claimed(key.connection, self.now()) {
+            // Its client is at another node at the same time.
             return ResumeOutcome::Gone;
         }
-        if shard != self.index() {
-            return ResumeOutcome::Elsewhere(shard);
+        let user = (&*session.identity.user, session.is_anonymous);
+        let freed = self.free(&key, progress, user, namespace);
+        freed.map_or(ResumeOutcome::Gone, |(connection, at)| ResumeOutcome::Here(connection, at))
+    }
+
+    /// Where a connection may be that is not on this shard.
+    fn look_elsewhere(&self, id: ConnId) -> ResumeOutcome {
+        let (hub, plugins) = (&self.shared().hub, &self.shared().plugins);
+        if hub.identity(id).is_none() && plugins.may_be_abroad(id) {
+            return ResumeOutcome::Abroad;
         }
-        let Some(connection) = self.connection(key.connection) else {
-            tracing::debug!(connection = %key.connection, "a client came back too late");
-            return ResumeOutcome::Gone;
-        };
-        let at = connection.with_replay(|buffer| {
-            // The plain protocol counts frames, Socket.IO events.
-            let is_its_count =
-                matches!(connection.protocol, Protocol::Plain) == matches!(progress, Progress::Frames(_));
-            let is_its_place = is_its_count && connection.namespace() == namespace;
-            let is_its_own = buffer.has_key(&key) && is_its_place && self.is_same_user(&connection, session);
-            is_its_own.then(|| buffer.resume_point(progress))
-        });
-        let at = match at {
-            Some(Some(at)) => at,
-            Some(None) => {
-                tracing::debug!(connection = %connection.id, "a client wanted to go on with what is not its own");
-                return ResumeOutcome::Gone;
+        match hub.shard_of(id) {
+            shard if shard >= hub.shards().len() => ResumeOutcome::Gone,
+            shard if shard != self.index() => ResumeOutcome::Elsewhere(shard),
+            _ => {
+                tracing::debug!(connection = %id, "a client came back too late");
+                ResumeOutcome::Gone
             }
-            None => return ResumeOutcome::Gone,
+        }
+    }
+
+    /// Frees a connection for its client, who has come back: it is detached then. `user`: the user as whom the client has
+    /// signed in, and whether without a token. Returns it with the index of the first entry that the client lacks; `None`
+    /// where it is not this client's, or lacks entries itself, and is ended.
+    pub(super) fn free(
+        self: &Rc<Self>,
+        key: &SessionKey,
+        progress: Progress,
+        user: (&str, bool),
+        namespace: &str,
+    ) -> Option<(Rc<Connection>, usize)> {
+        let connection = self.connection(key.connection)?;
+        // The plain protocol counts frames, Socket.IO events.
+        let is_its_count = matches!(connection.protocol, Protocol::Plain) == matches!(progress, Progress::Frames(_));
+        let is_its_place = is_its_count && connection.namespace() == namespace;
+        let is_its_own = is_its_place && self.is_same_user(&connection, user);
+        let at = connection
+            .with_replay(|buffer| (is_its_own && buffer.has_key(key)).then(|| buffer.resume_point(progress)))?;
+        let Some(at) = at else {
+            tracing::debug!(connection = %connection.id, "a client wanted to go on with what is not its own");
+            return None;
         };
         // The client may return before the loss of its old transport was noticed.
         if let Some(old) = self.transport_of(&connection) {
@@ -251,24 +284,19 @@ impl Shard {
                 self.close(&old, CloseCode::Normal, "the client goes on over another connection");
             }
         }
-        if self.connection(connection.id).is_none() {
-            // The connection ended with its old transport, because the shard is stopping.
-            return ResumeOutcome::Gone;
+        // It may have ended with its old transport, because the shard is stopping.
+        self.connection(connection.id)?;
+        if at.is_none() {
+            tracing::debug!(connection = %connection.id, ?progress, "a client came back to what is not kept any more");
+            self.drop_detached(connection.id, None);
         }
-        match at {
-            Some(at) => ResumeOutcome::Here(connection, at),
-            None => {
-                tracing::debug!(connection = %connection.id, ?progress, "a client came back to what is not kept any more");
-                self.drop_detached(connection.id, None);
-                ResumeOutcome::Gone
-            }
-        }
+        at.map(|at| (connection, at))
     }
 
-    fn is_same_user(&self, connection: &Connection, session: &auth::Session) -> bool {
-        let user = &connection.identity.borrow().user;
+    fn is_same_user(&self, connection: &Connection, (user, is_anonymous): (&str, bool)) -> bool {
+        let own = &connection.identity.borrow().user;
         // An anonymous client has a new name for each connection.
-        *user == session.identity.user || session.is_anonymous && self.is_anonymous_name(connection.id, user)
+        **own == *user || is_anonymous && self.is_anonymous_name(connection.id, own)
     }
 
     /// Attaches a detached connection to a transport, after [`Shard::try_resume`]. [`Shard::send_replay`] follows.

@@ -9,11 +9,9 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::held_text::HeldText;
 use super::ids::TransportId;
 use crate::model::ConnId;
-
-/// The most that a plain client may send before its connection opens, in bytes.
-const MAX_HELD_BYTES: usize = 64 * 1024;
 
 /// The connections that wait.
 #[derive(Debug, Default)]
@@ -27,8 +25,7 @@ pub(crate) struct Admission {
     pub(crate) n_waiting: usize,
     pub(crate) welcome: Welcome,
     /// What a plain client has sent.
-    pub(crate) held: Vec<Box<str>>,
-    held_bytes: usize,
+    pub(crate) held: HeldText,
 }
 
 /// What a connection needs to be told when it opens.
@@ -56,7 +53,7 @@ pub(crate) enum Welcome {
 
 impl Admission {
     pub(crate) fn new(transport: TransportId, welcome: Welcome) -> Self {
-        Self { transport, n_waiting: usize::MAX, welcome, held: Vec::new(), held_bytes: 0 }
+        Self { transport, n_waiting: usize::MAX, welcome, held: HeldText::default() }
     }
 }
 
@@ -90,14 +87,7 @@ impl Admissions {
 
     /// Holds what a plain client sends before its connection opens. Returns whether there was room for it.
     pub(crate) fn hold(&self, id: ConnId, text: &str) -> bool {
-        let mut admissions = self.0.borrow_mut();
-        let Some(admission) = admissions.get_mut(&id) else { return false };
-        admission.held_bytes += text.len() + size_of::<Box<str>>();
-        let fits = admission.held_bytes <= MAX_HELD_BYTES;
-        if fits {
-            admission.held.push(text.into());
-        }
-        fits
+        self.0.borrow_mut().get_mut(&id).is_some_and(|admission| admission.held.push(text))
     }
 }
 
@@ -112,7 +102,7 @@ mod tests {
         admissions.insert(id, Admission::new(transport, welcome));
         admissions.set_waiting(id, 2);
         assert!(!admissions.allow(id) && admissions.allow(id) && !admissions.allow(ConnId::new(0, 2, 1)));
-        assert!(admissions.hold(id, "a") && !admissions.hold(id, &"x".repeat(MAX_HELD_BYTES)));
-        assert_eq!(*admissions.remove(id).unwrap().held[0], *"a");
+        assert!(admissions.hold(id, "a"));
+        assert_eq!(admissions.remove(id).unwrap().held.into_texts(), [Box::from("a")]);
     }
 }

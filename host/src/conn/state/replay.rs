@@ -1,6 +1,6 @@
 //! The replay buffer of one connection: entries that are sent again when its client resumes.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 
+use crate::hub::{Progress, Released, ReleasedEntry};
 use crate::model::ConnId;
 use crate::protocol::{Outgoing, Protocol};
 
@@ -39,20 +40,13 @@ impl FromStr for SessionKey {
     }
 }
 
-/// How far a client received, by its own report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
-    /// The number of frames of its session that it received.
-    Frames(u64),
-    /// The number of the last event that it received; `None` for no event at all.
-    Event(Option<u64>),
-}
-
 /// A recorded message to a connection, whether it was sent or the connection was detached.
 #[derive(Debug)]
 pub(crate) enum Entry {
     /// An event, and the length of its frames.
     Event(Arc<Outgoing>, u32),
+    /// The frames of an event of this number, which another node has encoded.
+    Encoded(Box<(u64, Bytes)>),
     /// Frames for this connection alone.
     Frames(Box<Bytes>),
 }
@@ -67,6 +61,7 @@ impl Entry {
         ENTRY_BYTES
             + match self {
                 Self::Event(_, length) => *length as usize,
+                Self::Encoded(encoded) => encoded.1.len(),
                 Self::Frames(frames) => frames.len(),
             }
     }
@@ -75,13 +70,24 @@ impl Entry {
     fn unshared_bytes(&self) -> usize {
         match self {
             Self::Event(..) => 0,
+            Self::Encoded(encoded) => size_of::<(u64, Bytes)>() + encoded.1.len(),
             Self::Frames(frames) => size_of::<Bytes>() + frames.len(),
+        }
+    }
+
+    /// The number of an event.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Event(outgoing, _) => Some(outgoing.number()),
+            Self::Encoded(encoded) => Some(encoded.0),
+            Self::Frames(_) => None,
         }
     }
 
     pub(crate) fn frames(&self, protocol: &Protocol) -> Bytes {
         match self {
             Self::Event(outgoing, _) => outgoing.frames(protocol),
+            Self::Encoded(encoded) => encoded.1.clone(),
             Self::Frames(frames) => (**frames).clone(),
         }
     }
@@ -111,6 +117,11 @@ pub(crate) struct ReplayBuffer {
 impl ReplayBuffer {
     pub(crate) fn key(&self, connection: ConnId) -> SessionKey {
         SessionKey { connection, secret: self.secret }
+    }
+
+    /// The empty buffer of a connection that its client knows by this key.
+    pub(crate) fn of_key(key: &SessionKey) -> Self {
+        Self::new(key.secret)
     }
 
     pub(crate) fn new(secret: u128) -> Self {
@@ -163,9 +174,7 @@ impl ReplayBuffer {
         self.bytes -= entry.bytes();
         self.unshared -= entry.unshared_bytes();
         self.n_dropped += 1;
-        if let Entry::Event(outgoing, _) = entry {
-            self.last_dropped = Some(outgoing.number());
-        }
+        self.last_dropped = entry.number().or(self.last_dropped);
         true
     }
 
@@ -203,8 +212,7 @@ impl ReplayBuffer {
             Progress::Event(None) => (self.n_dropped == 0).then_some(0),
             Progress::Event(last) if last == self.last_dropped => Some(0),
             Progress::Event(Some(number)) => {
-                let is_it = |entry: &Entry| matches!(entry, Entry::Event(outgoing, _) if outgoing.number() == number);
-                self.entries.iter().rposition(is_it).map(|at| at + 1)
+                self.entries.iter().rposition(|entry| entry.number() == Some(number)).map(|at| at + 1)
             }
         }
     }
@@ -223,6 +231,47 @@ impl ReplayBuffer {
             }
         }
         frames
+    }
+
+    /// The entries from index `at` on, for another node, whose entries before that the client has received.
+    pub(crate) fn release(&self, at: usize, protocol: &Protocol) -> Released {
+        let received = self.entries.range(..at);
+        let entry = |entry: &Entry| ReleasedEntry { number: entry.number(), frames: entry.frames(protocol).to_vec() };
+        Released {
+            n_received: self.n_dropped + at as u64,
+            last_received: received.rev().find_map(Entry::number).or(self.last_dropped),
+            entries: self.entries.range(at..).map(entry).collect(),
+            pending_acks: Vec::new(),
+        }
+    }
+
+    /// Puts the entries of another node before those of this one, of which some are the same events.
+    pub(crate) fn precede(&mut self, released: Released) {
+        let numbers: HashSet<u64> = released.entries.iter().filter_map(|entry| entry.number).collect();
+        let own = std::mem::take(&mut self.entries);
+        (self.bytes, self.unshared) = (0, 0);
+        (self.n_dropped, self.last_dropped) = (released.n_received, released.last_received);
+        // Nothing is missing that the client has not received.
+        self.detached_at = self.n_dropped;
+        for ReleasedEntry { number, frames } in released.entries {
+            let entry = match number {
+                Some(number) => Entry::Encoded(Box::new((number, frames.into()))),
+                None => Entry::Frames(Box::new(frames.into())),
+            };
+            self.append(entry, usize::MAX);
+        }
+        let is_new = |entry: &Entry| entry.number().is_none_or(|number| !numbers.contains(&number));
+        own.into_iter().filter(is_new).for_each(|entry| self.append(entry, usize::MAX));
+    }
+
+    /// The number of entries ever appended before index `at`, which stays while entries are dropped.
+    pub(crate) fn position(&self, at: usize) -> u64 {
+        self.n_dropped + at as u64
+    }
+
+    /// The index of a [`ReplayBuffer::position`]; `None` where entries behind it were dropped.
+    pub(crate) fn index(&self, position: u64) -> Option<usize> {
+        position.checked_sub(self.n_dropped).map(|at| at as usize)
     }
 
     /// The buffer's memory in bytes: its own, and with shared events included.
@@ -319,6 +368,27 @@ mod tests {
         assert_eq!(buffer.frames_from(1, &socket_io), [&b"question"[..]]);
         assert_eq!(buffer.frames_from(1, &socket_io), [&b""[..]]);
         assert!(buffer.unshared < b"question".len() + size_of::<Bytes>());
+    }
+
+    #[test]
+    fn released_entries_precede_new_ones_once() {
+        let events = ["a", "b", "c", "d"].map(event);
+        let mut there = filled(&events[..3]);
+        there.append(Entry::Frames(Box::new(Bytes::from_static(b"reply"))), usize::MAX);
+        let position = there.position(1);
+        let mut here = filled(&events[2..]);
+        let released = there.release(there.index(position).unwrap(), &Protocol::Plain);
+        assert_eq!((released.n_received, released.last_received), (1, Some(events[0].number())));
+        here.precede(released);
+        let numbers: Vec<_> = here.entries.iter().map(Entry::number).collect();
+        assert_eq!(numbers, [Some(events[1].number()), Some(events[2].number()), None, Some(events[3].number())]);
+        let frames: Vec<_> = [1, 2].map(|at: usize| events[at].frames(&Protocol::Plain)).into();
+        assert_eq!(here.frames_from(0, &Protocol::Plain)[..2], frames);
+        assert!(here.is_complete());
+        assert_eq!(here.resume_point(Progress::Frames(1)), Some(0), "frames are counted on");
+        assert_eq!(here.resume_point(Progress::Event(Some(events[2].number()))), Some(2));
+        there.drop_older_half();
+        assert_eq!(there.index(position), None);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::model::ConnId;
 /// The most connections that are closed in one turn.
 const CLOSED_IN_A_ROW: usize = 256;
 
+/// The time between two checks of whether all clients have gone on elsewhere, in milliseconds.
+const AWAITED_CHECK_MS: u64 = 50;
+
 /// Items whose due times are spread evenly over a range, in milliseconds of uptime.
 #[derive(Debug)]
 struct Schedule<T> {
@@ -113,14 +116,21 @@ impl Shutdown {
     }
 
     /// When the next closes are due, in milliseconds of uptime; `None` where all are closed. `transports_up` returns
-    /// transports that were opened meanwhile, by a handoff or an upgrade.
-    pub(crate) fn next_due(&self, now: u64, transports_up: impl FnOnce() -> Vec<TransportId>) -> Option<u64> {
+    /// transports that were opened meanwhile, by a handoff or an upgrade. `is_awaited`: clients may yet go on elsewhere with
+    /// connections that are detached here.
+    pub(crate) fn next_due(
+        &self,
+        now: u64,
+        is_awaited: bool,
+        transports_up: impl FnOnce() -> Vec<TransportId>,
+    ) -> Option<u64> {
         let mut drain = self.drain.borrow_mut();
         let drain = drain.as_mut()?;
         if drain.transports.rest.is_empty() {
             drain.transports = Schedule::new(transports_up(), now, drain.until);
         }
-        let next = [drain.transports.next(now), drain.detached.next(now)].into_iter().flatten().min();
+        let awaited = is_awaited.then_some(now + AWAITED_CHECK_MS);
+        let next = [drain.transports.next(now), drain.detached.next(now)].into_iter().flatten().min().or(awaited);
         if next.is_none() {
             drain.working = None;
         }

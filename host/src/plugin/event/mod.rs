@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use self::senders::{Reservation, Sender};
 use crate::cluster::EventId;
 use crate::ledger::Charge;
-use crate::model::{ConnId, ErrorCode, Failure, Identity, Payload};
+use crate::model::{ConnId, ErrorCode, Failure, Identity, NodeId, Payload};
 use crate::store::{Outcome, Page, Promise, StoreFailure};
 
 /// An event of a client.
@@ -161,6 +161,14 @@ pub(crate) enum Event {
         /// The answer's place in the backlogs; none if there is no answer.
         place: Option<Reservation>,
     },
+    /// A connection that this scope may have as a member goes on at another node, `to`. Until that `is_settled`, both nodes
+    /// get what is for the connection. The feature gets nothing of it.
+    Placed {
+        connection: ConnId,
+        from: NodeId,
+        to: NodeId,
+        is_settled: bool,
+    },
     /// On its way to the owner of the scope that asked: a client of another node has answered, or has not.
     Answered {
         ask: u64,
@@ -212,6 +220,7 @@ impl Event {
                 | Self::Timer { .. }
                 | Self::Acknowledged { .. }
                 | Self::Answered { .. }
+                | Self::Placed { .. }
                 | Self::Saved { .. }
         )
     }
@@ -321,6 +330,7 @@ impl Event {
             Self::Presence { is_away: false, .. } => "back",
             Self::Timer { .. } => "timer",
             Self::Acknowledged { .. } | Self::Answered { .. } => "acknowledgement",
+            Self::Placed { .. } => "placed",
             Self::Query { .. } => "query",
             Self::Gathered { .. } => "gathered",
             Self::Saved { .. } => "saved",

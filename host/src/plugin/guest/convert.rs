@@ -79,7 +79,7 @@ pub(crate) fn lend<T>(event: &Event, call: impl FnOnce(wit::Event<'_>) -> T) -> 
             call(wit::Event::Fetched(wit::Fetched { tag, outcome }))
         }
         // An answer is an acknowledgement when it has come to the scope that waits for it.
-        Event::Answered { .. } => call(wit::Event::Other((event.name(), "null"))),
+        Event::Answered { .. } | Event::Placed { .. } => call(wit::Event::Other((event.name(), "null"))),
         Event::Configured => call(wit::Event::Other(("configured", "null"))),
         Event::MigrateDown { to } => call(wit::Event::Other(("migrate-down", &to.to_string()))),
     }

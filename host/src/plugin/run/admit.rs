@@ -55,6 +55,9 @@ impl ThreadState {
         if let Event::Answered { ask, connection, .. } = envelope.event {
             return self.handle_answered(envelope, ask, connection);
         }
+        if let Event::Placed { connection, from, to, is_settled } = envelope.event {
+            return self.place_member(envelope, connection, (from, to), is_settled);
+        }
         if self.is_outdated(&envelope) {
             return;
         }

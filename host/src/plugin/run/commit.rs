@@ -170,7 +170,7 @@ impl ThreadState {
     }
 
     fn carry_out(&mut self, visit: &Visit<'_>, generation: &Generation, effect: Effect, now: u64) {
-        let Visit { plugin, address, event, place } = *visit;
+        let Visit { plugin, address, event, place, .. } = *visit;
         let is_timer = matches!(effect, Effect::SetTimer { .. } | Effect::CancelTimer(_));
         if self.partitions.is_some() && !is_timer {
             return self.carry_out_clustered(visit, generation, effect, now);
@@ -355,8 +355,8 @@ impl ThreadState {
         let ack = PendingAck { plugin, address, connection, tag: tag.into(), deadline, due_ms, flow, _charge: charge };
         self.acks.expect_ack(id, ack);
         if self.shared.hub.expect_ack(connection, id) {
-            let shard = &self.shared.hub.shards()[connection.shard()];
-            shard.push_quietly(ShardCommand::Ask { connection, id, outgoing: outgoing.clone() }, &self.wakes);
+            let command = ShardCommand::Ask { connection, id, outgoing: outgoing.clone() };
+            self.shared.tell_shard(connection, command, &self.wakes);
         } else {
             self.inbox.push(Job::Acknowledged { id, connection, answer: Err(AckMissing::Disconnected), place: None });
         }

@@ -80,7 +80,7 @@ impl ThreadState {
 
     /// Calls the feature. Returns the checked outcome, and the state that the call got.
     fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
-        let Visit { plugin, address, event, place } = *visit;
+        let Visit { plugin, address, event, place, .. } = *visit;
         self.check_bounds(visit).map_err(CallError::Refused)?;
         let seed = self.next_seed();
         let responsible = self.shared.responsible(event);

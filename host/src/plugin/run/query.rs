@@ -26,7 +26,7 @@ impl Shared {
     /// # Errors
     /// If there is no such feature or query, or the feature refuses the query or does not answer within
     /// [`ANSWER_TIMEOUT`].
-    pub(crate) async fn query(&self, plugin: &str, name: &str, data: &str) -> Result<Payload, Failure> {
+    pub(crate) async fn query(self: &Arc<Self>, plugin: &str, name: &str, data: &str) -> Result<Payload, Failure> {
         let not_found = |message: String| Failure::new(ErrorCode::NotFound, message);
         let (plugin, address) = {
             let catalogue = self.catalogue.load();

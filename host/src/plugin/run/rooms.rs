@@ -112,7 +112,7 @@ impl Shared {
     /// Runs a task on the shard of a connection, unless the connection has ended: in order with what its client sends.
     fn run_on_shard(&self, connection: ConnId, task: impl FnOnce() + Send + 'static) {
         let task = ConnectionTask(Box::new(task));
-        self.hub.shards()[connection.shard()].push(ShardCommand::Run { connection, task });
+        self.tell_shard(connection, ShardCommand::Run { connection, task }, &WakeBatch::default());
     }
 
     fn submit_if_allowed(&self, identity: &Identity, envelope: Envelope) {
@@ -227,7 +227,9 @@ impl Drop for Parked {
     fn drop(&mut self) {
         let Some(envelope) = self.take() else { return };
         let shared = self.shared.clone();
-        match envelope.event.sender_id().filter(|connection| connection.node() == shared.hub.node()) {
+        let is_here =
+            |connection: &ConnId| connection.node() == shared.hub.node() || shared.hub.identity(*connection).is_some();
+        match envelope.event.sender_id().filter(is_here) {
             Some(connection) => self.shared.run_on_shard(connection, move || shared.submit(envelope)),
             // Events of other nodes have their order from those.
             None => shared.submit(envelope),

@@ -53,17 +53,18 @@ impl Shared {
 
     /// Answers an event. A client's shard is woken together with the others of `wakes`.
     pub(crate) fn answer(&self, event: &str, reply: ReplyTo, outcome: Result<Payload, Failure>, wakes: &WakeBatch) {
+        let Some((reply, outcome)) = self.pass_answer(event, reply, outcome) else { return };
         match reply {
             ReplyTo::Nobody => {}
             // Without an id, success is silent.
             ReplyTo::Client { id: None, .. } if outcome.is_ok() => {}
             ReplyTo::Client { connection, id, read_at } => {
                 let command = ShardCommand::Reply { connection, event: event.into(), id, outcome, read_at };
-                self.hub.shards()[connection.shard()].push_quietly(command, wakes);
+                self.tell_shard(connection, command, wakes);
             }
             ReplyTo::Admission { connection } => {
                 let command = ShardCommand::Admit { connection, outcome: outcome.map(drop) };
-                self.hub.shards()[connection.shard()].push_quietly(command, wakes);
+                self.tell_shard(connection, command, wakes);
             }
             // The gate answers events of other nodes.
             ReplyTo::Node { .. } => {}
@@ -71,6 +72,13 @@ impl Shared {
                 // The caller may have gone.
                 let _ = caller.send(outcome);
             }
+        }
+    }
+
+    /// Tells the shard of a connection something.
+    pub(crate) fn tell_shard(&self, connection: ConnId, command: ShardCommand, wakes: &WakeBatch) {
+        if let Some(shard) = self.hub.queue_of(connection) {
+            shard.push_quietly(command, wakes);
         }
     }
 

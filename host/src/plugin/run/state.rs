@@ -20,8 +20,8 @@ use super::scopes::{Place, Scopes};
 use super::shared::{Shared, unavailable};
 use super::turns::Turns;
 use crate::hub::{ShardQueue, WakeBatch};
-use crate::model::{Allowance, ErrorCode, Failure, Mailbox};
-use crate::plugin::event::Event;
+use crate::model::{Allowance, ErrorCode, Failure, Mailbox, NodeId};
+use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
 use crate::store::DeliveryReceipt;
 
@@ -71,12 +71,15 @@ pub(super) struct Visit<'a> {
     pub(super) event: &'a Event,
     /// None while the scope is not in memory.
     pub(super) place: Option<Place>,
+    /// The node that forwarded the event, if one did.
+    pub(super) origin: Option<NodeId>,
 }
 
 impl<'a> Visit<'a> {
     pub(super) fn new(envelope: &'a Envelope, place: Option<Place>) -> Self {
-        let Envelope { plugin, address, event, .. } = envelope;
-        Self { plugin, address, event, place }
+        let Envelope { plugin, address, event, reply } = envelope;
+        let origin = if let ReplyTo::Node { id, .. } = reply { Some(id.origin) } else { None };
+        Self { plugin, address, event, place, origin }
     }
 }
 

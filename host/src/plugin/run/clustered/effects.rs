@@ -26,7 +26,7 @@ impl ThreadState {
         now: u64,
     ) {
         let key = visit.address.key.clone();
-        let scope = WireScope { plugin: visit.plugin.name.as_str().into(), key: (*key).into() };
+        let scope = WireScope::of(visit.plugin, &key);
         match effect {
             Effect::Publish(publication) => {
                 if let Some(sender) = self.shared.responsible(visit.event) {
@@ -50,7 +50,9 @@ impl ThreadState {
                     self.mark_ask(visit.plugin, &key, ask);
                     let (outgoing, scope) = (outgoing.clone(), scope.clone());
                     let output = Output::Ask { connection, ask, outgoing, scope, timeout_ms: after_ms };
-                    self.output(&key, [connection.node()], output);
+                    // Where it goes on, it answers.
+                    let node = self.nodes_of_connection(visit, connection).pop();
+                    self.output(&key, node, output);
                 }
             }
             Effect::Join { connection, .. } | Effect::Watch(connection) if is_departure_of(visit.event, connection) => {
@@ -63,19 +65,21 @@ impl ThreadState {
                     self.scopes[place].members.entry(connection).or_default().joined = true;
                     self.note_membership(visit, connection, identity.as_ref());
                 }
-                self.output(&key, [connection.node()], Output::Join { connection, room, scope, is_told });
+                let nodes = self.nodes_of_connection(visit, connection);
+                self.output(&key, nodes, Output::Join { connection, room, scope, is_told });
             }
             Effect::Leave { connection, room } => {
                 let is_own = *room == *key;
+                let nodes = self.nodes_of_connection(visit, connection);
                 if let Some(place) = visit.place.filter(|_| is_own) {
                     let member = self.scopes[place].members.remove(&connection);
                     self.note_membership(visit, connection, None);
                     if member.is_some_and(|member| member.watched) {
                         let output = Output::Unwatch { connection, scope: scope.clone() };
-                        self.output(&key, [connection.node()], output);
+                        self.output(&key, nodes.iter().copied(), output);
                     }
                 }
-                self.output(&key, [connection.node()], Output::Leave { connection, room, scope });
+                self.output(&key, nodes, Output::Leave { connection, room, scope });
             }
             Effect::Watch(connection) => {
                 let identity = self.identity_of(visit, connection);
@@ -86,7 +90,8 @@ impl ThreadState {
                     member.came |= visit.event.comes_from() == Some(connection);
                     self.note_membership(visit, connection, identity.as_ref());
                 }
-                self.output(&key, [connection.node()], Output::Watch { connection, scope, is_told });
+                let nodes = self.nodes_of_connection(visit, connection);
+                self.output(&key, nodes, Output::Watch { connection, scope, is_told });
             }
             Effect::Disconnect { connection, reason } => {
                 let id = &generation.id;
@@ -95,7 +100,8 @@ impl ThreadState {
                     %connection, "a plugin disconnects a client"
                 );
                 let code = CloseCode::Disconnected;
-                self.output(&key, [connection.node()], Output::Close { connection, code, reason });
+                let nodes = self.nodes_of_connection(visit, connection);
+                self.output(&key, nodes, Output::Close { connection, code, reason });
             }
             // Handled elsewhere, as on a host that is alone.
             Effect::SetTimer { .. }
@@ -123,10 +129,12 @@ impl ThreadState {
         let mut nodes = BTreeSet::new();
         for audience in &publication.to {
             match audience {
-                Audience::Connection(connection) => drop(nodes.insert(connection.node())),
+                Audience::Connection(connection) => nodes.extend(self.nodes_of_connection(visit, *connection)),
                 Audience::Room(room) if **room == *visit.address.key => {
-                    let roster = visit.place.and_then(|place| self.scopes[place].roster.as_ref());
-                    nodes.extend(roster.into_iter().flat_map(|roster| roster.in_room()).map(ConnId::node));
+                    let Some(scope) = visit.place.map(|place| &self.scopes[place]) else { continue };
+                    let in_room = scope.roster.iter().flat_map(|roster| roster.in_room());
+                    let members = in_room.filter_map(|connection| Some((connection, scope.members.get(&connection)?)));
+                    nodes.extend(members.flat_map(|(connection, member)| member.nodes(connection)));
                 }
                 _ => {
                     nodes.insert(self.shared.hub.node());

@@ -72,6 +72,7 @@ impl Listener for Hands {
     fn reborn(&self, number: NodeId) {
         // New connections belong to the new node; those of the old one are gone for all others.
         self.shared.hub.set_node(number);
+        self.node.count_as(number);
         let wakes = WakeBatch::default();
         for forwarded in self.node.forwarding.take_all() {
             self.shared.answer(forwarded.event.name(), forwarded.reply, Err(not_known()), &wakes);

@@ -23,10 +23,16 @@ impl ThreadState {
         identity: Option<&Arc<Identity>>,
     ) {
         let Some(place) = visit.place.filter(|_| self.partitions.is_some()) else { return };
+        let node = self.node_of_sender(visit, connection);
         let scope = &mut self.scopes[place];
+        if let Some(member) = scope.members.get_mut(&connection)
+            && member.next.is_none()
+        {
+            member.node = node.or(member.node);
+        }
         let member = scope.members.get(&connection);
         scope.roster.get_or_insert_default().update(connection, member, identity);
-        self.check_node_of(connection);
+        self.check_nodes_of(place, connection);
         // An event about a member may be tried again, by another owner, and is told then: until it is done with, the records
         // are from before.
         if !is_about(visit.event, connection) {
@@ -39,19 +45,19 @@ impl ThreadState {
         let (plugin, key) = (&scope.plugin, &scope.address.key);
         self.mark_state(plugin, key);
         scope.timers.keys().for_each(|name| self.mark_timer(plugin, key, name));
-        let wire = WireScope { plugin: plugin.name.as_str().into(), key: (**key).into() };
+        let wire = WireScope::of(plugin, key);
         for (connection, member) in &scope.members {
             self.mark_member(plugin, key, *connection);
             if member.watched {
                 let output = Output::Unwatch { connection: *connection, scope: wire.clone() };
-                self.output(key, [connection.node()], output);
+                self.output(key, member.nodes(*connection), output);
             }
             let output = Output::Leave { connection: *connection, room: key.clone(), scope: wire.clone() };
-            self.output(key, [connection.node()], output);
+            self.output(key, member.nodes(*connection), output);
         }
     }
 
-    fn mark_member(&mut self, plugin: &Plugin, key: &Arc<str>, connection: ConnId) {
+    pub(super) fn mark_member(&mut self, plugin: &Plugin, key: &Arc<str>, connection: ConnId) {
         self.mark(plugin, key, |changed, id| changed.members.insert((id, connection)));
     }
 
@@ -69,10 +75,32 @@ impl ThreadState {
     }
 
     /// Sees to it that a member of a node that has gone does not stay.
-    fn check_node_of(&mut self, connection: ConnId) {
-        if let Some(partitions) = &mut self.partitions {
-            partitions.is_unchecked |= !partitions.view.nodes.contains_key(&connection.node());
+    fn check_nodes_of(&mut self, place: Place, connection: ConnId) {
+        if let (Some(partitions), Some(member)) = (&mut self.partitions, self.scopes[place].members.get(&connection)) {
+            let is_known = member.nodes(connection).any(|node| partitions.view.nodes.contains_key(&node));
+            partitions.is_unchecked |= !is_known;
         }
+    }
+
+    /// The node that a connection is on which sent an event, if it is not the one that the connection began on.
+    fn node_of_sender(&self, visit: &Visit<'_>, connection: ConnId) -> Option<NodeId> {
+        let of_event = visit.origin.filter(|_| visit.event.sender_id() == Some(connection));
+        let here = || self.shared.hub.identity(connection).map(|_| self.shared.hub.node());
+        of_event.or_else(here).filter(|node| *node != connection.node())
+    }
+
+    /// The nodes that get what is for a connection, of which the scope may know where it is.
+    pub(super) fn nodes_of_connection(&self, visit: &Visit<'_>, connection: ConnId) -> Vec<NodeId> {
+        let member = visit.place.and_then(|place| self.scopes[place].members.get(&connection));
+        if let Some(member) = member {
+            return member.nodes(connection).collect();
+        }
+        let node = self.node_of_sender(visit, connection).unwrap_or(connection.node());
+        let Some(partitions) = self.partitions.as_ref().filter(|partitions| partitions.gone.contains(&node)) else {
+            return vec![node];
+        };
+        // Wherever it goes on.
+        partitions.view.nodes.keys().copied().collect()
     }
 
     /// Puts the identity into a departure that has none: the scope knows who it was.
@@ -141,12 +169,13 @@ impl ThreadState {
             return;
         }
         let (view, me) = (partitions.view.clone(), self.shared.hub.node());
-        let is_gone = |node: NodeId| node != me && !view.nodes.contains_key(&node);
+        let is_gone = |node: NodeId| node != me && !view.nodes.contains_key(&node) && !view.missed.contains(&node);
         let mut departures = Vec::new();
         for scope in self.scopes.iter() {
-            let gone = scope.roster.iter().flat_map(|roster| roster.of_nodes(is_gone));
-            for (connection, identity) in gone {
-                let member = Member { connection, identity };
+            for (connection, member) in &scope.members {
+                let identity = scope.roster.as_ref().and_then(|roster| roster.identity(*connection));
+                let (Some(identity), true) = (identity, member.nodes(*connection).all(is_gone)) else { continue };
+                let member = Member { connection: *connection, identity: identity.clone() };
                 let event = Event::Left { member, reason: LeftReason::Disconnected, is_gone: true };
                 departures.push(Envelope::without_reply(scope.plugin.clone(), scope.address.clone(), event));
             }

@@ -14,6 +14,7 @@
 //! - `take`, `records`: partitions that come and go
 //! - `pending`: this node's forwarded events
 //! - `node`, `hands`, `news`, `questions`: news and questions of the cluster
+//! - `transfer`, `transfers`: connections that go on at other nodes
 //! - `operators`: builds of plugins and blocks, which are of all nodes
 //! - `wire`: the bytes of all that
 
@@ -35,4 +36,6 @@ mod records;
 pub(crate) mod roster;
 mod route;
 mod take;
+mod transfer;
+pub(crate) mod transfers;
 mod wire;

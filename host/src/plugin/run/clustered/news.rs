@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
+use super::transfers::WireFound;
 use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
-use crate::model::{Failure, Payload};
+use crate::model::{ConnId, Failure, NodeId, Payload};
 use crate::plugin::run::envelope::Envelope;
 
 /// News of the cluster for a plugin thread.
@@ -40,6 +42,16 @@ pub(crate) enum News {
     Reachable(bool),
     /// The changes of plugins that partitions wait for are made here.
     PluginsChanged,
+    /// Tells the scopes that have a connection of this user as a member whose nodes have all gone, `gone` among them. `None`
+    /// where that node's partitions are still being taken.
+    Find {
+        connection: ConnId,
+        user: Arc<str>,
+        gone: NodeId,
+        found: oneshot::Sender<Option<Vec<WireFound>>>,
+    },
+    /// Tells that all news before this one were taken in.
+    Passed(oneshot::Sender<()>),
     /// A plugin was unloaded, whichever nodes it ran on.
     Unloaded(Arc<str>),
     /// The others gave this node up.

@@ -5,8 +5,10 @@ use std::sync::{Arc, OnceLock};
 
 use super::operators::{Blocking, Builds};
 use super::pending::{Asks, Forwarding};
+use super::transfers::Transfers;
 use crate::cluster::Cluster;
-use crate::model::{ErrorCode, Failure};
+use crate::model::{ErrorCode, Failure, NodeId};
+use crate::protocol::Outgoing;
 
 /// This host as a node of a cluster.
 #[derive(Debug)]
@@ -14,6 +16,7 @@ pub(crate) struct Node {
     pub(crate) cluster: Arc<Cluster>,
     pub(super) forwarding: Forwarding,
     pub(super) asks: Asks,
+    pub(crate) transfers: Transfers,
     /// How many partitions each plugin thread owns.
     owned: Vec<AtomicUsize>,
     pub(crate) revisions: Revisions,
@@ -56,11 +59,18 @@ impl Node {
             cluster,
             forwarding: Forwarding::default(),
             asks: Asks::default(),
+            transfers: Transfers::default(),
             owned,
             revisions: Revisions::default(),
             builds: OnceLock::new(),
             blocking: OnceLock::new(),
         }
+    }
+
+    /// Begins the numbers that this node gives, which no other may give.
+    pub(crate) fn count_as(&self, number: NodeId) {
+        Outgoing::count_as(number);
+        self.asks.count_as(number);
     }
 
     /// Sets what makes the cluster's changes of plugins on this node.

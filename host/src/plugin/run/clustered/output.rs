@@ -8,7 +8,7 @@ use super::node::Node;
 use super::pending::Owed;
 use super::wire::{WireOutcome, WireOutput, WireScope, close_code, outcome_of_wire};
 use crate::cluster::Partition;
-use crate::hub::{Joined, Publication, ShardCommand, WakeBatch};
+use crate::hub::{Audience, Joined, Publication, ShardCommand, WakeBatch};
 use crate::model::{CloseCode, ConnId, Identity, Payload};
 use crate::plugin::event::{AckMissing, Event, LeftReason, Member};
 use crate::plugin::load::catalogue::Plugin;
@@ -53,6 +53,11 @@ pub(super) enum Output {
         code: CloseCode,
         reason: String,
     },
+    /// The scope knows that a connection goes on at another node, or that it does so here.
+    Placed {
+        connection: ConnId,
+        scope: WireScope,
+    },
     /// See [`WireOutput::Answer`].
     Answer {
         number: u64,
@@ -91,7 +96,27 @@ impl Output {
                 code: code.code(),
                 reason: reason.as_str().into(),
             },
+            Self::Placed { connection, scope } => {
+                WireOutput::Placed { connection: connection.to_bits(), scope: scope.clone() }
+            }
             Self::Answer { number, outcome } => WireOutput::Answer { number: *number, outcome: outcome.clone() },
+        }
+    }
+
+    /// The connection that this is for, if it is for one alone.
+    pub(super) fn connection(&self) -> Option<ConnId> {
+        match self {
+            Self::Publish(publication) => match publication.to[..] {
+                [Audience::Connection(connection)] => Some(connection),
+                _ => None,
+            },
+            Self::Ask { connection, .. }
+            | Self::Join { connection, .. }
+            | Self::Leave { connection, .. }
+            | Self::Watch { connection, .. }
+            | Self::Unwatch { connection, .. }
+            | Self::Close { connection, .. } => Some(*connection),
+            Self::Placed { .. } | Self::Answer { .. } => None,
         }
     }
 
@@ -117,6 +142,7 @@ impl Output {
             WireOutput::Close { connection, code, reason } => {
                 Self::Close { connection: id(connection), code: close_code(code), reason: reason.into() }
             }
+            WireOutput::Placed { connection, scope } => Self::Placed { connection: id(connection), scope },
             WireOutput::Answer { number, outcome } => Self::Answer { number, outcome },
         })
     }
@@ -131,6 +157,11 @@ impl Shared {
         output: Output,
         wakes: &WakeBatch,
     ) {
+        if let Some(connection) = output.connection()
+            && let Some(to) = node.transfers.node_of(connection)
+        {
+            return self.pass_on(node, to, partition, &output);
+        }
         match output {
             Output::Publish(publication) => drop(self.hub.publish(publication, wakes)),
             Output::Ask { connection, ask, outgoing, scope, timeout_ms } => {
@@ -140,8 +171,7 @@ impl Shared {
                 }
                 let id = node.asks.add(Owed { scope, ask, connection, until_ms: now + timeout_ms });
                 if self.hub.expect_ack(connection, id) {
-                    let shard = &self.hub.shards()[connection.shard()];
-                    shard.push_quietly(ShardCommand::Ask { connection, id, outgoing }, wakes);
+                    self.tell_shard(connection, ShardCommand::Ask { connection, id, outgoing }, wakes);
                 } else {
                     self.answered_ask(node, id, Err(AckMissing::Disconnected));
                 }
@@ -175,6 +205,11 @@ impl Shared {
                 }
             }
             Output::Close { connection, code, reason } => self.hub.close(connection, code, &reason),
+            Output::Placed { connection, scope } => {
+                if !node.transfers.told(connection, &scope) && self.hub.identity(connection).is_none() {
+                    self.tell_departure(connection, &scope, LeftReason::Disconnected);
+                }
+            }
             Output::Answer { number, outcome } => {
                 let Some(forwarded) = node.forwarding.done(partition, number) else { return };
                 if let Some(outcome) = outcome {

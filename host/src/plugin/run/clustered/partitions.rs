@@ -109,6 +109,12 @@ impl Partitions {
         owned.map(|(partition, _)| *partition).collect()
     }
 
+    /// Whether this thread has taken all that it is to have of the partitions of a node that has gone.
+    pub(super) fn has_taken_those_of(&self, gone: NodeId) -> bool {
+        let is_being_taken = |slot: &Slot| matches!(slot.phase, Phase::Taking) || slot.held.is_some();
+        !self.view.nodes.contains_key(&gone) && !self.slots.values().any(is_being_taken)
+    }
+
     /// All partitions that have been of concern.
     pub(super) fn all(&self) -> Vec<Partition> {
         self.slots.keys().copied().collect()

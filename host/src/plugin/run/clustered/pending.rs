@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::wire::WireScope;
 use crate::cluster::{Cluster, Partition};
-use crate::model::ConnId;
+use crate::model::{ConnId, NodeId};
 use crate::plugin::event::{Event, ReplyTo};
 
 /// The forwarded events of each partition, until their owners are done with them.
@@ -90,6 +90,9 @@ pub(crate) struct Asks {
     swept_ms: AtomicU64,
 }
 
+/// The bits below the node in an id. Ids stay below 2^52, because JavaScript counts no further.
+const NODE_SHIFT: u32 = 40;
+
 /// The time after which a scope certainly waits for an acknowledgement no more, in milliseconds: its owner may have changed.
 const LATE_MS: u64 = 60_000;
 
@@ -123,6 +126,16 @@ impl Asks {
         self.swept_ms.store(now, Ordering::Relaxed);
         let late = self.lock().extract_if(|_, owed| now > owed.until_ms + LATE_MS).collect::<Vec<_>>();
         late.into_iter().map(|(id, owed)| (id, owed.connection)).collect()
+    }
+
+    /// Has ids of this node begin behind those of others, so that a client may answer at any node.
+    pub(super) fn count_as(&self, node: NodeId) {
+        self.last.fetch_max(u64::from(node.0) << NODE_SHIFT, Ordering::Relaxed);
+    }
+
+    /// Takes over what a client owes under an id that another node gave.
+    pub(super) fn take_over(&self, id: u64, owed: Owed) {
+        self.lock().insert(id, owed);
     }
 
     pub(super) fn take(&self, id: u64) -> Option<Owed> {

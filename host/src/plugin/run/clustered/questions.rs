@@ -1,6 +1,7 @@
 //! What nodes ask each other on behalf of operators, services and features: each answers for its own connections.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,9 +9,10 @@ use tokio::sync::oneshot;
 
 use super::node::Node;
 use super::operators::{RunningBuild, TryBuild};
-use super::wire::{WireAudiences, WireIdentity, WirePublication, audiences_of_wire, decode, encode};
-use crate::cluster::Responder;
-use crate::hub::{ConnectionInfo, Publication};
+use super::transfers::{WireClaimed, WireFound, WireLateAnswer, WireReleased};
+use super::wire::{WireAudiences, WireIdentity, WireOutput, WirePublication, audiences_of_wire, decode, encode};
+use crate::cluster::{Partition, Responder};
+use crate::hub::{Claim, ConnectionInfo, Publication};
 use crate::model::{ConnId, ErrorCode, Failure, NodeId};
 use crate::plugin::run::job::Answers;
 use crate::plugin::run::shared::Shared;
@@ -57,6 +59,22 @@ pub(crate) enum Question {
     Try(TryBuild),
     /// The builds that the node runs.
     Builds,
+    /// Whether the user has a connection there that a client of the plain protocol may resume.
+    HasSession(String),
+    /// Claims a connection, whose client has come back to the node that asks.
+    Claim(Claim),
+    /// Gives up a connection that was claimed, once its scopes know the node that asks.
+    Release(u64),
+    /// The scopes that have a connection as a member whose nodes have all gone: see [`super::news::News::Find`].
+    Find {
+        connection: u64,
+        user: String,
+        gone: u16,
+    },
+    /// Does what a commit of this partition has the node do for a connection that goes on there.
+    Perform(u8, WireOutput),
+    /// Answers the event of a client that goes on there.
+    Answer(WireLateAnswer),
     /// Puts a block in force or lifts it: what [`super::operators::Blocking`] takes.
     Block(String),
 }
@@ -74,6 +92,11 @@ pub(crate) struct Reply {
     /// Why a build cannot run there.
     pub(crate) refusal: Option<String>,
     pub(crate) builds: Vec<RunningBuild>,
+    pub(crate) claimed: Option<WireClaimed>,
+    /// The node at which a connection that was claimed goes on already.
+    pub(crate) is_at: Option<u16>,
+    pub(crate) released: Option<WireReleased>,
+    pub(crate) found: Option<Vec<WireFound>>,
 }
 
 /// A connection, for other nodes.
@@ -102,8 +125,23 @@ impl From<WireConnection> for ConnectionInfo {
 }
 
 /// Answers another node's question.
-pub(super) fn answer(shared: &Shared, question: &[u8], responder: Responder) {
+pub(super) fn answer(shared: &Arc<Shared>, question: &[u8], responder: Responder) {
     match decode::<Question>(question) {
+        Ok(Question::Claim(claim)) => {
+            let (shared, by) = (shared.clone(), responder.node());
+            tokio::spawn(async move { responder.answer(encode(&shared.claimed(claim, by).await)) });
+        }
+        Ok(Question::Find { connection, user, gone }) => {
+            let finding = shared.find(ConnId::from_bits(connection), &user, NodeId(gone));
+            tokio::spawn(async move { responder.answer(encode(&Reply { found: finding.await, ..Reply::default() })) });
+        }
+        Ok(Question::Release(id)) => {
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                let released = shared.released(ConnId::from_bits(id)).await;
+                responder.answer(encode(&Reply { released, ..Reply::default() }));
+            });
+        }
         Ok(Question::Gather { plugin, name, data, limit }) => {
             let gathered =
                 shared.plugin(&plugin).map(|plugin| shared.begin_gathering(&plugin, &name, &data, limit, None));
@@ -143,7 +181,7 @@ async fn collect(gathered: Vec<oneshot::Receiver<Answers>>) -> Answers {
 
 impl Shared {
     /// Answers a question for the connections of this node.
-    fn reply(&self, question: Question) -> Reply {
+    fn reply(self: &Arc<Self>, question: Question) -> Reply {
         let hub = &self.hub;
         let page = |connections: Vec<ConnectionInfo>| connections.into_iter().map(Into::into).collect();
         match question {
@@ -189,7 +227,23 @@ impl Shared {
                 let builds = self.node.as_ref().and_then(|node| node.builds());
                 Reply { builds: builds.map(|builds| builds.running()).unwrap_or_default(), ..Reply::default() }
             }
-            Question::Gather { .. } | Question::Try(_) | Question::Block(_) => Reply::default(),
+            Question::HasSession(user) => {
+                Reply { connections: usize::from(hub.has_session(&user)), ..Reply::default() }
+            }
+            Question::Perform(partition, output) => {
+                self.perform_passed(Partition(partition), output);
+                Reply::default()
+            }
+            Question::Answer(answer) => {
+                self.answer_passed(answer);
+                Reply::default()
+            }
+            Question::Gather { .. }
+            | Question::Try(_)
+            | Question::Block(_)
+            | Question::Claim(_)
+            | Question::Find { .. }
+            | Question::Release(_) => Reply::default(),
         }
     }
 
@@ -197,7 +251,7 @@ impl Shared {
     ///
     /// # Errors
     /// If a node does not answer in time. What was asked may be done there all the same.
-    pub(crate) async fn ask_all(&self, node: &Node, question: Question) -> Result<Vec<Reply>, Failure> {
+    pub(crate) async fn ask_all(self: &Arc<Self>, node: &Node, question: Question) -> Result<Vec<Reply>, Failure> {
         let answers = self.ask_nodes(node, node.cluster.others(), &question, ANSWER_WITHIN).await;
         let mut replies = match question {
             // This node has begun it itself.

@@ -92,6 +92,8 @@ fn member_record(scope: &Scope, connection: ConnId) -> Option<Vec<u8>> {
         is_away: member.is_away,
         n_changes: member.n_changes,
         identity: (&**identity).into(),
+        node: member.node.map(|node| node.0),
+        next: member.next.map(|node| node.0),
     }))
 }
 

@@ -17,6 +17,17 @@ pub(crate) struct Membership {
     pub(crate) is_away: bool,
     /// The number of the last change of presence that the scope knows.
     pub(crate) n_changes: u32,
+    /// The node that the connection is on, if it is not the one that it began on.
+    pub(crate) node: Option<NodeId>,
+    /// The node at which it is about to go on, which gets all that is for it, too.
+    pub(crate) next: Option<NodeId>,
+}
+
+impl Membership {
+    /// The nodes that get what is for the member: the one that it is on, and the one at which it is about to go on.
+    pub(crate) fn nodes(&self, connection: ConnId) -> impl Iterator<Item = NodeId> {
+        [Some(self.node.unwrap_or(connection.node())), self.next].into_iter().flatten()
+    }
 }
 
 /// The members of a scope, as its owner knows them. The hub of a node knows only its own connections.
@@ -45,12 +56,6 @@ impl Roster {
     /// The connections in the room.
     pub(super) fn in_room(&self) -> impl Iterator<Item = ConnId> {
         self.room.members()
-    }
-
-    /// The members of nodes for which `is_meant`.
-    pub(super) fn of_nodes(&self, is_meant: impl Fn(NodeId) -> bool) -> Vec<(ConnId, Arc<Identity>)> {
-        let members = self.people.iter().filter(|(connection, _)| is_meant(connection.node()));
-        members.map(|(connection, identity)| (*connection, identity.clone())).collect()
     }
 
     /// Brings it up to date for a connection. `identity` is known where the connection is new.
@@ -93,7 +98,6 @@ mod tests {
         assert_eq!(roster.size(), (3, 2));
         roster.update(of(2, 2), Some(&joined), Some(&ben));
         assert_eq!((roster.size(), roster.n_connections_of("ana"), roster.n_connections_of("ben")), ((3, 2), 2, 1));
-        assert_eq!(roster.of_nodes(|node| node == NodeId(2)).len(), 2);
         roster.update(of(2, 1), Some(&Membership::default()), None);
         roster.update(of(1, 1), None, None);
         assert_eq!(roster.size(), (1, 1));

@@ -13,7 +13,7 @@ use super::records::{Subject, is_plugins, parse, plugins_of};
 use super::wire::{WireAsk, WireEnvelope, WireMembership, WireOutput, WireState, WireTimer, decode};
 use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
 use crate::ledger::Charge;
-use crate::model::{ConnId, ErrorCode, Failure, Identity};
+use crate::model::{ConnId, ErrorCode, Failure, Identity, NodeId};
 use crate::plugin::event::{Flow, ReplyTo};
 use crate::plugin::load::migrate::State;
 use crate::plugin::run::acks::PendingAck;
@@ -47,6 +47,11 @@ impl ThreadState {
                 let all = if is_up { partitions.all() } else { Vec::new() };
                 all.into_iter().for_each(|partition| self.handle_waiting(partition));
             }
+            // An error means that nobody waits, here and below.
+            News::Find { connection, user, gone, found } => {
+                drop(found.send(self.find_member(connection, &user, gone)));
+            }
+            News::Passed(passed) => drop(passed.send(())),
             News::PluginsChanged => self.take_held(),
             News::Unloaded(plugin) => self.drop_orphans(&plugin),
             News::Reborn => self.lose_all(),
@@ -300,8 +305,9 @@ impl ThreadState {
                 scope.sequence = sequence;
             }
             Some((_, _, Subject::Member(connection))) => {
-                let WireMembership { joined, watched, came, is_away, n_changes, identity } = decode(value)?;
-                let member = Membership { joined, watched, came, is_away, n_changes };
+                let WireMembership { joined, watched, came, is_away, n_changes, identity, node, next } = decode(value)?;
+                let (node, next) = (node.map(NodeId), next.map(NodeId));
+                let member = Membership { joined, watched, came, is_away, n_changes, node, next };
                 let identity: Arc<Identity> = identity.into();
                 scope.members.insert(connection, member);
                 scope.roster.get_or_insert_default().update(connection, Some(&member), Some(&identity));

@@ -9,8 +9,9 @@ use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::hub::{Audience, Publication};
-use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Identity, Payload};
+use crate::model::{CloseCode, ConnId, ErrorCode, Failure, Identity, NodeId, Payload};
 use crate::plugin::event::{AckMissing, Event, LeftReason, Member, Origin};
+use crate::plugin::load::catalogue::Plugin;
 use crate::protocol::Outgoing;
 
 /// The first byte of all that nodes send each other.
@@ -124,7 +125,7 @@ impl TryFrom<WirePayload> for Payload {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct WireFailure {
+pub(crate) struct WireFailure {
     code: Box<str>,
     message: String,
     /// JSON text.
@@ -145,7 +146,7 @@ impl From<WireFailure> for Failure {
     }
 }
 
-pub(super) type WireOutcome = Result<WirePayload, WireFailure>;
+pub(crate) type WireOutcome = Result<WirePayload, WireFailure>;
 
 pub(super) fn outcome_to_wire(outcome: &Result<Payload, Failure>) -> WireOutcome {
     outcome.as_ref().map(WirePayload::from).map_err(WireFailure::from)
@@ -194,6 +195,12 @@ pub(super) enum WireEvent {
         ask: u64,
         connection: u64,
         answer: WireAnswer,
+    },
+    Placed {
+        connection: u64,
+        from: u16,
+        to: u16,
+        is_settled: bool,
     },
 }
 
@@ -264,6 +271,9 @@ impl WireEvent {
             Event::Answered { ask, connection, answer } => {
                 Self::Answered { ask: *ask, connection: connection.to_bits(), answer: answer.into() }
             }
+            Event::Placed { connection, from, to, is_settled } => {
+                Self::Placed { connection: connection.to_bits(), from: from.0, to: to.0, is_settled: *is_settled }
+            }
             _ => return None,
         })
     }
@@ -289,6 +299,10 @@ impl WireEvent {
             Self::Query { name, data } => Event::Query { name, data, place: None },
             Self::Answered { ask, connection, answer } => {
                 Event::Answered { ask, connection: ConnId::from_bits(connection), answer: answer.into_answer()? }
+            }
+            Self::Placed { connection, from, to, is_settled } => {
+                let (connection, from, to) = (ConnId::from_bits(connection), NodeId(from), NodeId(to));
+                Event::Placed { connection, from, to, is_settled }
             }
         })
     }
@@ -335,13 +349,15 @@ pub(crate) struct WirePublication {
     event: Box<str>,
     payload: WirePayload,
     volatile: bool,
+    number: u64,
 }
 
 impl From<&Publication> for WirePublication {
     fn from(publication: &Publication) -> Self {
         let Publication { to, except, outgoing, volatile, .. } = publication;
         let (to, except) = wire_audiences(to, except);
-        Self { to, except, event: outgoing.event().into(), payload: outgoing.payload().into(), volatile: *volatile }
+        let (event, payload) = (outgoing.event().into(), outgoing.payload().into());
+        Self { to, except, event, payload, volatile: *volatile, number: outgoing.number() }
     }
 }
 
@@ -349,9 +365,9 @@ impl TryFrom<WirePublication> for Publication {
     type Error = anyhow::Error;
 
     fn try_from(publication: WirePublication) -> anyhow::Result<Self> {
-        let WirePublication { to, except, event, payload, volatile } = publication;
+        let WirePublication { to, except, event, payload, volatile, number } = publication;
         let (to, except) = audiences_of_wire((to, except));
-        let outgoing = Arc::new(Outgoing::new(event, Payload::try_from(payload)?));
+        let outgoing = Arc::new(Outgoing::numbered(event, Payload::try_from(payload)?, number));
         Ok(Self { to, except, outgoing, volatile, receipt: None })
     }
 }
@@ -368,15 +384,21 @@ pub(super) fn audiences_of_wire((to, except): WireAudiences) -> (Vec<Audience>, 
 }
 
 /// The scope for which something is done, by names, because each node numbers its plugins itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct WireScope {
-    pub(super) plugin: Box<str>,
-    pub(super) key: Box<str>,
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct WireScope {
+    pub(crate) plugin: Box<str>,
+    pub(crate) key: Box<str>,
+}
+
+impl WireScope {
+    pub(super) fn of(plugin: &Plugin, key: &str) -> Self {
+        Self { plugin: plugin.name.as_str().into(), key: key.into() }
+    }
 }
 
 /// What a commit has a node do.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum WireOutput {
+pub(crate) enum WireOutput {
     Publish(WirePublication),
     Ask {
         connection: u64,
@@ -417,6 +439,13 @@ pub(super) enum WireOutput {
         number: u64,
         outcome: Option<WireOutcome>,
     },
+    /// See [`Output::Placed`].
+    ///
+    /// [`Output::Placed`]: super::output::Output::Placed
+    Placed {
+        connection: u64,
+        scope: WireScope,
+    },
 }
 
 /// The close code of this number.
@@ -442,6 +471,8 @@ pub(super) struct WireMembership {
     pub(super) is_away: bool,
     pub(super) n_changes: u32,
     pub(super) identity: WireIdentity,
+    pub(super) node: Option<u16>,
+    pub(super) next: Option<u16>,
 }
 
 /// The record of a timer.
@@ -472,7 +503,6 @@ pub(super) struct WireAsk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::NodeId;
 
     #[test]
     fn event_survives_the_way_to_another_node() {

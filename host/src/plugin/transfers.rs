@@ -1,0 +1,172 @@
+//! Connections of other nodes of the cluster that go on here, because their clients have come back to this one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::run::clustered::node::Node;
+use super::run::clustered::questions::{ANSWER_WITHIN, Question, Reply};
+use super::run::clustered::transfers::WireClaimed;
+use super::runtime::Runtime;
+use crate::hub::{Claim, Joined, Released, WakeBatch};
+use crate::model::{ConnId, NodeId};
+
+/// The time in which a node that is silent is given up and its partitions are taken by others, and between two questions whether they are.
+const TAKEN_WITHIN: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// What became of a claim.
+#[derive(Debug)]
+pub enum Whereabouts {
+    /// The connection is kept for this node.
+    Claimed(Claimed),
+    /// The connection has ended, or its client may not go on with it.
+    Gone,
+    /// The node that had it does not answer.
+    Silent(NodeId),
+}
+
+/// A connection that another node keeps for this one, or had until it went.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The node.
+    pub from: NodeId,
+    /// When it was authenticated, in milliseconds since the epoch.
+    pub since_ms: u64,
+    /// The number of changes of its presence so far.
+    pub n_changes: u32,
+    memberships: WireClaimed,
+}
+
+impl Claimed {
+    fn of(from: NodeId, memberships: WireClaimed) -> Self {
+        Self { from, since_ms: memberships.since_ms, n_changes: memberships.n_changes, memberships }
+    }
+}
+
+impl Runtime {
+    fn clustered(&self) -> Option<&Arc<Node>> {
+        self.0.shared.node.as_ref()
+    }
+
+    /// Sets the number of this host in its cluster.
+    pub fn set_node(&self, number: NodeId) {
+        self.0.shared.hub.set_node(number);
+        if let Some(node) = self.clustered() {
+            node.count_as(number);
+        }
+    }
+
+    /// Whether a connection that is not here may be on another node.
+    pub fn may_be_abroad(&self, id: ConnId) -> bool {
+        let Some(node) = self.clustered() else { return false };
+        id.node() != self.0.shared.hub.node() || node.transfers.node_of(id).is_some()
+    }
+
+    /// Claims a connection of another node for its client.
+    pub async fn claim(&self, id: ConnId, claim: Claim) -> Whereabouts {
+        let Some(node) = self.clustered() else { return Whereabouts::Gone };
+        let others = node.cluster.others();
+        let went = self.last_node(node, id);
+        let is_there = others.contains(&went);
+        let mut replies = self.ask_for(node, if is_there { vec![went] } else { others }, &claim).await;
+        let went_on = replies.iter().find_map(|(_, reply)| reply.is_at).map(NodeId);
+        if let Some(to) = went_on {
+            replies = self.ask_for(node, vec![to], &claim).await;
+        }
+        // Of a node that is there an answer without the connection means that its client may not have it.
+        let none = if replies.is_empty() || !is_there {
+            Whereabouts::Silent(went_on.unwrap_or(went))
+        } else {
+            Whereabouts::Gone
+        };
+        let claimed = replies.into_iter().find_map(|(from, reply)| Some((from, reply.claimed?)));
+        claimed.map_or(none, |(from, memberships)| Whereabouts::Claimed(Claimed::of(from, memberships)))
+    }
+
+    fn last_node(&self, node: &Node, id: ConnId) -> NodeId {
+        node.transfers.node_of(id).unwrap_or(id.node())
+    }
+
+    async fn ask_for(&self, node: &Node, nodes: Vec<NodeId>, claim: &Claim) -> Vec<(NodeId, Reply)> {
+        let answers = self.0.shared.ask_nodes(node, nodes, &Question::Claim(claim.clone()), ANSWER_WITHIN).await;
+        answers.into_iter().filter_map(|(node, reply)| Some((node, reply?))).collect()
+    }
+
+    /// A connection whose node `gone` is silent, as the owners of its scopes know it, if its user is the client's. `None` where
+    /// they know none, or have told that it has gone, or the node lives all the same.
+    pub async fn inherit(&self, id: ConnId, user: &str, gone: NodeId) -> Option<Claimed> {
+        let (shared, node) = (&self.0.shared, self.clustered()?);
+        let question = Question::Find { connection: id.to_bits(), user: user.to_owned(), gone: gone.0 };
+        let ask = async || {
+            let (here, others) = tokio::join!(
+                shared.find(id, user, gone),
+                shared.ask_nodes(node, node.cluster.others(), &question, ANSWER_WITHIN)
+            );
+            let others = others.into_iter().map(|(_, reply)| reply?.found);
+            others.chain([here]).collect::<Option<Vec<_>>>()
+        };
+        let found = timeout(TAKEN_WITHIN, async {
+            loop {
+                match ask().await {
+                    Some(found) => return found,
+                    None => sleep(ASK_AGAIN).await,
+                }
+            }
+        });
+        let found = found.await.ok()?.into_iter().flatten().collect();
+        let memberships = WireClaimed::of_scopes(found, shared.clock.now_ms())?;
+        Some(Claimed::of(gone, memberships))
+    }
+
+    /// Gives a connection that was claimed the rooms and watching scopes that it has. Returns whether it may have as many.
+    pub fn adopt_memberships(&self, id: ConnId, claimed: &Claimed) -> bool {
+        let (shared, wakes) = (&self.0.shared, WakeBatch::default());
+        let WireClaimed { rooms, watchers, .. } = &claimed.memberships;
+        if let Some(node) = self.clustered() {
+            node.transfers.came(id);
+        }
+        for scope in watchers {
+            if let Some(plugin) = shared.plugin(&scope.plugin) {
+                shared.hub.watch(id, (plugin.number, (*scope.key).into()));
+            }
+        }
+        rooms.iter().all(|room| shared.hub.join(id, &room.as_str().into(), &wakes) != Joined::TooMany)
+    }
+
+    /// Tells the scopes of a connection that it goes on here: until that is settled, the other node gets what is for it, too.
+    pub fn place(&self, id: ConnId, from: NodeId, is_settled: bool) {
+        let shared = &self.0.shared;
+        shared.place(id, (from, shared.hub.node()), is_settled);
+    }
+
+    /// Has a node give up a connection that was claimed. `None` where it has not done so in time.
+    pub async fn release(&self, id: ConnId, from: NodeId) -> Option<Released> {
+        let (shared, node) = (&self.0.shared, self.clustered()?);
+        let question = Question::Release(id.to_bits());
+        let answers = shared.ask_nodes(node, vec![from], &question, ANSWER_WITHIN).await;
+        let released = answers.into_iter().find_map(|(_, reply)| reply?.released)?;
+        shared.take_over_asks(node, id, released.owed);
+        Some(released.released)
+    }
+
+    /// Waits until the plugin threads have done what the cluster had for this node before.
+    pub async fn pass_threads(&self) {
+        self.0.shared.pass_threads().await;
+    }
+
+    /// Whether a client of the plain protocol may resume a connection of this user on another node. `None` where a node does
+    /// not answer.
+    pub async fn has_session_abroad(&self, user: &str) -> Option<bool> {
+        let Some(node) = self.clustered() else { return Some(false) };
+        let question = Question::HasSession(user.to_owned());
+        let answers = self.0.shared.ask_nodes(node, node.cluster.others(), &question, ANSWER_WITHIN).await;
+        answers.into_iter().map(|(_, reply)| Some(reply?.connections > 0)).try_fold(false, |any, has| Some(any || has?))
+    }
+
+    /// Whether there are other nodes, on which clients may go on.
+    pub fn has_other_nodes(&self) -> bool {
+        self.clustered().is_some_and(|node| !node.cluster.others().is_empty())
+    }
+}
