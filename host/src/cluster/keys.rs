@@ -30,6 +30,11 @@ impl Keys {
         format!("{}{{nodes}}:run", self.prefix)
     }
 
+    /// What all nodes know, and nobody else.
+    pub(super) fn secret(&self) -> String {
+        format!("{}{{nodes}}:secret", self.prefix)
+    }
+
     /// The number that was given to a node last.
     pub(super) fn number(&self) -> String {
         format!("{}{{nodes}}:number", self.prefix)

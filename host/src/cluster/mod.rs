@@ -35,6 +35,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 use tokio::sync::mpsc;
 
 pub use self::config::{ClusterConfig, RedisUrl};
@@ -93,6 +95,15 @@ impl Cluster {
         self.status.view.load_full()
     }
 
+    /// The code of a message that only nodes of this cluster can make (HMAC, RFC 2104, with SHA-256).
+    pub fn authenticate(&self, message: &[u8]) -> [u8; 32] {
+        let secret = self.status.secret.load();
+        // HMAC takes keys of any length.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&secret).expect("HMAC takes any key");
+        mac.update(message);
+        mac.finalize().into_bytes().into()
+    }
+
     /// Takes a partition for the node of this number, which is always safe: its present owner is fenced.
     pub fn take(&self, me: NodeId, partition: Partition) {
         self.send(Command::Lasting(me, Lasting::Take(partition)));
@@ -119,11 +130,16 @@ impl Cluster {
         self.send(Command::Run(Task(Box::pin(task))));
     }
 
-    /// Asks nodes, and waits within this time for the answers of those that live.
-    pub async fn ask(&self, nodes: Vec<NodeId>, request: Vec<u8>, within: Duration) -> Answers {
+    /// Asks nodes, now. What is returned waits within this time for the answers of those that live.
+    pub fn ask(
+        &self,
+        nodes: Vec<NodeId>,
+        request: Vec<u8>,
+        within: Duration,
+    ) -> impl Future<Output = Answers> + Send + use<'_> {
         let (id, answers) = self.peers.begin(&nodes);
         self.send(Command::Ask { id, nodes, request: request.into() });
-        answers.wait(within, |node| self.view().nodes.contains_key(&node)).await
+        answers.wait(within, |node| self.view().nodes.contains_key(&node))
     }
 
     /// What plugins the cluster runs.

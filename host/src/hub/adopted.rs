@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use dashmap::mapref::entry::Entry;
+
 use super::transfer::Arrival;
 use super::{Hub, ShardQueue};
 use crate::model::ConnId;
@@ -22,15 +24,18 @@ impl Hub {
         self.shards.get(self.shard_of(id))
     }
 
-    /// Adds a connection that began on another node, on this shard.
-    pub fn adopt(&self, id: ConnId, shard: usize, arrival: Arrival) {
-        if self.adopted.insert(id, shard).is_none() {
-            self.n_adopted.fetch_add(1, Ordering::AcqRel);
+    /// Adds a connection that was on another node, on this shard. Returns false if it is here already.
+    pub fn adopt(&self, id: ConnId, shard: usize, arrival: Arrival) -> bool {
+        match self.adopted.entry(id) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(vacant) => drop(vacant.insert(shard)),
         }
+        self.n_adopted.fetch_add(1, Ordering::AcqRel);
         self.connect(id, arrival.identity, arrival.since_ms);
         if let Some(mut connection) = self.connections.get_mut(&id) {
             (connection.is_away, connection.n_changes) = (true, arrival.n_changes);
         }
+        true
     }
 
     pub(super) fn forget_adopted(&self, id: ConnId) {
@@ -54,7 +59,8 @@ mod tests {
         // Of a node that has more shards than this one.
         let id = ConnId::new(7, 0, 1).on(NodeId(3));
         assert!(hub.queue_of(id).is_none());
-        hub.adopt(id, 1, Arrival { identity: Arc::new(Identity::of_user("ana")), since_ms: 0, n_changes: 5 });
+        let arrival = || Arrival { identity: Arc::new(Identity::of_user("ana")), since_ms: 0, n_changes: 5 };
+        assert!(hub.adopt(id, 1, arrival()) && !hub.adopt(id, 0, arrival()), "one of two shards has it");
         assert_eq!((hub.shard_of(id), hub.presence(id)), (1, Some((true, 5))));
         hub.join(id, &"r".into(), &WakeBatch::default());
         let count = hub.count_recipients(&[Audience::Room("r".to_owned())], &[]);

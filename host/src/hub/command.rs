@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::departure::Departure;
 use super::transfer::{Claim, Released};
 use crate::auth::{Block, SessionChanges};
 use crate::model::{CloseCode, ConnId, Failure, Payload};
@@ -134,7 +135,7 @@ pub enum ShardCommand {
         /// Which connection.
         connection: ConnId,
         /// Gets what it goes on with; `None` where it has gone, or the claim has lapsed.
-        answer: oneshot::Sender<Option<Released>>,
+        answer: oneshot::Sender<Option<(Released, Departure)>>,
     },
     /// Close a connection, with the reason.
     Close {

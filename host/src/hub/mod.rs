@@ -7,6 +7,7 @@ mod adopted;
 mod audience;
 mod command;
 mod connection_set;
+mod departure;
 mod directory;
 mod membership;
 mod places;
@@ -25,6 +26,7 @@ use dashmap::mapref::entry::Entry;
 
 pub use audience::{Audience, Publication};
 pub use command::{ConnectionTask, Delivery, RoomId, ShardCommand, Target};
+pub use departure::{Departure, Watcher};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};
 pub use presence::Presence;
@@ -36,9 +38,6 @@ pub use transfer::{Arrival, Claim, Progress, Released, ReleasedEntry};
 pub(crate) use self::connection_set::ConnectionSet;
 use crate::ledger::{Ledger, Memberships};
 use crate::model::{CloseCode, ConnId, Identity, NodeId};
-
-/// A scope to notify of a connection's end: the number of its plugin, and its key.
-pub type Watcher = (u32, Arc<str>);
 
 /// The directory of connections and rooms.
 #[derive(Debug)]
@@ -87,19 +86,6 @@ struct Room {
     connections: ConnectionSet,
     /// The number of members on each shard.
     shards: Vec<usize>,
-}
-
-/// The state of a connection that has ended.
-#[derive(Debug)]
-pub struct Departure {
-    /// Its identity.
-    pub identity: Arc<Identity>,
-    /// Its rooms.
-    pub rooms: Vec<Arc<str>>,
-    /// The scopes that watched it.
-    pub watchers: Vec<Watcher>,
-    /// Ids of acknowledgements that the client still owed, in the order of the requests.
-    pub pending_acks: Vec<u64>,
 }
 
 impl Hub {

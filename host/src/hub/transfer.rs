@@ -42,8 +42,6 @@ pub struct Released {
     pub last_received: Option<u64>,
     /// The entries that it has not received.
     pub entries: Vec<ReleasedEntry>,
-    /// Ids of acknowledgements that the client owes.
-    pub pending_acks: Vec<u64>,
 }
 
 /// An entry of a replay buffer.

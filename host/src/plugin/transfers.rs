@@ -7,14 +7,14 @@ use tokio::time::{sleep, timeout};
 
 use super::run::clustered::node::Node;
 use super::run::clustered::questions::{ANSWER_WITHIN, Question, Reply};
-use super::run::clustered::transfers::WireClaimed;
+use super::run::clustered::transfers::{WireClaimed, WireMemberships};
 use super::runtime::Runtime;
 use crate::hub::{Claim, Joined, Released, WakeBatch};
 use crate::model::{ConnId, NodeId};
 
 /// The time in which a node that is silent is given up and its partitions are taken by others, and between two questions whether they are.
 const TAKEN_WITHIN: Duration = Duration::from_secs(3);
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What became of a claim.
 #[derive(Debug)]
@@ -36,12 +36,13 @@ pub struct Claimed {
     pub since_ms: u64,
     /// The number of changes of its presence so far.
     pub n_changes: u32,
-    memberships: WireClaimed,
+    memberships: WireMemberships,
 }
 
 impl Claimed {
-    fn of(from: NodeId, memberships: WireClaimed) -> Self {
-        Self { from, since_ms: memberships.since_ms, n_changes: memberships.n_changes, memberships }
+    fn of(from: NodeId, claimed: WireClaimed) -> Self {
+        let WireClaimed { since_ms, n_changes, memberships } = claimed;
+        Self { from, since_ms, n_changes, memberships }
     }
 }
 
@@ -58,40 +59,63 @@ impl Runtime {
         }
     }
 
+    /// A secret for a connection's session, which any node can tell from others without having met the connection: its first two
+    /// bytes are random, and the others depend on them. `None` without a cluster.
+    pub fn session_secret(&self, id: ConnId, place: &str, salt: u16) -> Option<u128> {
+        let node = self.clustered()?;
+        let mut message = [id.to_bits().to_be_bytes().as_slice(), &salt.to_be_bytes()].concat();
+        message.extend_from_slice(place.as_bytes());
+        let code = node.cluster.authenticate(&message);
+        let mut secret = [0; 16];
+        secret[..2].copy_from_slice(&salt.to_be_bytes());
+        secret[2..].copy_from_slice(&code[..14]);
+        Some(u128::from_be_bytes(secret))
+    }
+
     /// Whether a connection that is not here may be on another node.
     pub fn may_be_abroad(&self, id: ConnId) -> bool {
         let Some(node) = self.clustered() else { return false };
         id.node() != self.0.shared.hub.node() || node.transfers.node_of(id).is_some()
     }
 
-    /// Claims a connection of another node for its client.
+    /// Claims a connection of another node for its client: from the node that it was on last, as far as is known, from those at
+    /// which it went on since, and in the end from all others.
     pub async fn claim(&self, id: ConnId, claim: Claim) -> Whereabouts {
         let Some(node) = self.clustered() else { return Whereabouts::Gone };
-        let others = node.cluster.others();
-        let went = self.last_node(node, id);
-        let is_there = others.contains(&went);
-        let mut replies = self.ask_for(node, if is_there { vec![went] } else { others }, &claim).await;
-        let went_on = replies.iter().find_map(|(_, reply)| reply.is_at).map(NodeId);
-        if let Some(to) = went_on {
-            replies = self.ask_for(node, vec![to], &claim).await;
+        let mut unasked = node.cluster.others();
+        let (mut to, mut silent) = (self.last_node(node, id), None);
+        while !unasked.is_empty() {
+            let asked: Vec<_> = match unasked.iter().position(|node| *node == to) {
+                Some(at) => vec![unasked.swap_remove(at)],
+                None => {
+                    silent.get_or_insert(to);
+                    std::mem::take(&mut unasked)
+                }
+            };
+            for (from, reply) in self.ask_for(node, asked, &claim).await {
+                match reply {
+                    None => drop(silent.get_or_insert(from)),
+                    Some(Reply { claimed: Some(claimed), .. }) => {
+                        return Whereabouts::Claimed(Claimed::of(from, claimed));
+                    }
+                    Some(Reply { is_refused: true, .. }) => return Whereabouts::Gone,
+                    Some(Reply { is_at: Some(at), .. }) => to = NodeId(at),
+                    Some(_) => {}
+                }
+            }
         }
-        // Of a node that is there an answer without the connection means that its client may not have it.
-        let none = if replies.is_empty() || !is_there {
-            Whereabouts::Silent(went_on.unwrap_or(went))
-        } else {
-            Whereabouts::Gone
-        };
-        let claimed = replies.into_iter().find_map(|(from, reply)| Some((from, reply.claimed?)));
-        claimed.map_or(none, |(from, memberships)| Whereabouts::Claimed(Claimed::of(from, memberships)))
+        if node.cluster.others().is_empty() {
+            silent = Some(to);
+        }
+        silent.map_or(Whereabouts::Gone, Whereabouts::Silent)
     }
 
     fn last_node(&self, node: &Node, id: ConnId) -> NodeId {
         node.transfers.node_of(id).unwrap_or(id.node())
     }
 
-    async fn ask_for(&self, node: &Node, nodes: Vec<NodeId>, claim: &Claim) -> Vec<(NodeId, Reply)> {
-        let answers = self.0.shared.ask_nodes(node, nodes, &Question::Claim(claim.clone()), ANSWER_WITHIN).await;
-        answers.into_iter().filter_map(|(node, reply)| Some((node, reply?))).collect()
+    async fn ask_for(&self, node: &Node, nodes: Vec<NodeId>, claim: &Claim) -> Vec<(NodeId, Option<Reply>)> {
+        self.0.shared.ask_nodes(node, nodes, &Question::Claim(claim.clone()), ANSWER_WITHIN).await
     }
 
     /// A connection whose node `gone` is silent, as the owners of its scopes know it, if its user is the client's. `None` where
@@ -116,23 +140,40 @@ impl Runtime {
             }
         });
         let found = found.await.ok()?.into_iter().flatten().collect();
-        let memberships = WireClaimed::of_scopes(found, shared.clock.now_ms())?;
-        Some(Claimed::of(gone, memberships))
+        Some(Claimed::of(gone, WireClaimed::of_scopes(found, shared.clock.now_ms())?))
     }
 
     /// Gives a connection that was claimed the rooms and watching scopes that it has. Returns whether it may have as many.
     pub fn adopt_memberships(&self, id: ConnId, claimed: &Claimed) -> bool {
-        let (shared, wakes) = (&self.0.shared, WakeBatch::default());
-        let WireClaimed { rooms, watchers, .. } = &claimed.memberships;
         if let Some(node) = self.clustered() {
             node.transfers.came(id);
         }
-        for scope in watchers {
+        self.join(id, &claimed.memberships)
+    }
+
+    fn join(&self, id: ConnId, memberships: &WireMemberships) -> bool {
+        let (shared, wakes) = (&self.0.shared, WakeBatch::default());
+        for scope in &memberships.watchers {
             if let Some(plugin) = shared.plugin(&scope.plugin) {
                 shared.hub.watch(id, (plugin.number, (*scope.key).into()));
             }
         }
-        rooms.iter().all(|room| shared.hub.join(id, &room.as_str().into(), &wakes) != Joined::TooMany)
+        let mut rooms = memberships.rooms.iter();
+        rooms.all(|room| shared.hub.join(id, &room.as_str().into(), &wakes) != Joined::TooMany)
+    }
+
+    /// Has a connection that was claimed take part in what it takes part in now, where that has changed since.
+    fn catch_up(&self, id: ConnId, then: &WireMemberships, now: &WireMemberships) {
+        let (hub, wakes) = (&self.0.shared.hub, WakeBatch::default());
+        for room in then.rooms.iter().filter(|room| !now.rooms.contains(room)) {
+            hub.leave(id, room, &wakes);
+        }
+        for scope in then.watchers.iter().filter(|scope| !now.watchers.contains(scope)) {
+            if let Some(plugin) = self.0.shared.plugin(&scope.plugin) {
+                hub.unwatch(id, plugin.number, &scope.key);
+            }
+        }
+        self.join(id, now);
     }
 
     /// Tells the scopes of a connection that it goes on here: until that is settled, the other node gets what is for it, too.
@@ -141,13 +182,20 @@ impl Runtime {
         shared.place(id, (from, shared.hub.node()), is_settled);
     }
 
+    /// Tells the scopes of a connection that it stays where it was.
+    pub fn place_back(&self, id: ConnId, from: NodeId) {
+        let shared = &self.0.shared;
+        shared.place(id, (shared.hub.node(), from), true);
+    }
+
     /// Has a node give up a connection that was claimed. `None` where it has not done so in time.
-    pub async fn release(&self, id: ConnId, from: NodeId) -> Option<Released> {
+    pub async fn release(&self, id: ConnId, claimed: &Claimed) -> Option<Released> {
         let (shared, node) = (&self.0.shared, self.clustered()?);
         let question = Question::Release(id.to_bits());
-        let answers = shared.ask_nodes(node, vec![from], &question, ANSWER_WITHIN).await;
+        let answers = shared.ask_nodes(node, vec![claimed.from], &question, ANSWER_WITHIN).await;
         let released = answers.into_iter().find_map(|(_, reply)| reply?.released)?;
         shared.take_over_asks(node, id, released.owed);
+        self.catch_up(id, &claimed.memberships, &released.memberships);
         Some(released.released)
     }
 

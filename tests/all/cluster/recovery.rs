@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use roundhouse_tests::{SILENCE, SocketIoClient, TestClient, TestCluster, eventually, metric};
+use roundhouse_tests::{ClusterOptions, SILENCE, SocketIoClient, TestClient, TestCluster, eventually, metric, skip};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::cluster;
 use super::presence::view;
@@ -263,6 +264,9 @@ async fn agent_of_a_dead_host_returns_unnoticed() {
     let mut back = SocketIoClient::socket(&cluster.host(1).ws).await;
     let entered = back.connect("/", &session).await.unwrap();
     assert_ne!(entered["pid"], session["pid"], "it does not take its session for recovered");
+    // What a page shows is in Redis, with the scopes: it asks for that as after any new connection.
+    let viewed = ana.client.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
+    assert_eq!(viewed["viewers"].as_array().unwrap().len(), 4, "{viewed}");
     // Eva does not come back.
     assert_eq!(ben.expect_event("agent:left").await["agentId"], "eva");
     assert_eq!(view(&mut ben).await, ["ben", "ana", "cara"]);
@@ -289,5 +293,69 @@ async fn others_do_not_inherit_a_connection() {
     let wanted = json!({ "session": ana.session, "offset": 0 });
     let resumed = eva.emit_with_ack("resume", wanted).await.unwrap();
     assert!(resumed["recovered"] == false && resumed["connectionId"] != *id, "{resumed}");
+    let forged = format!("{}{:032x}", &ana.session.as_str().unwrap()[..16], 7);
+    let mut forger = cluster.client(1, "ana").await;
+    let resumed = forger.emit_with_ack("resume", json!({ "session": forged, "offset": 0 })).await.unwrap();
+    assert!(resumed["recovered"] == false && resumed["connectionId"] != *id, "{resumed}");
+    forger.close().await;
     assert_eq!(ben.expect_event("agent:left").await["agentId"], "ana");
+}
+
+#[tokio::test]
+async fn upgrade_while_a_connection_is_on_its_way_is_answered() {
+    let Some(cluster) = cluster("upgrade_while_a_connection_is_on_its_way_is_answered", 2).await else { return };
+    let mut ana = cluster.socketio_client(0, "ana").await;
+    emit_number(&cluster, 0, &json!({ "user": "ana" }), 1).await;
+    ana.expect_event("number").await;
+    let session = ana.session_with(&TestCluster::token("ana"));
+    // It does not answer, so that her connection is on its way for as long as another host is waited for.
+    cluster.suspend(0);
+    let mut back = SocketIoClient::polling(&cluster.host(1).ws).await;
+    back.send_text(&format!("40{session}")).await;
+    let mut back = back.upgrade().await;
+    let entered = back.wait_for(|packet| packet.kind == '0').await;
+    assert!(entered.data["sid"].is_string() && entered.data["pid"] != session["pid"], "{entered:?}");
+    emit_number(&cluster, 1, &json!({ "user": "ana" }), 2).await;
+    assert_eq!(back.expect_event("number").await.data[0], 2);
+    cluster.resume(0);
+}
+
+#[tokio::test]
+async fn user_limit_holds_without_recovery() {
+    let name = "user_limit_holds_without_recovery";
+    let config = "recovery.window = \"0s\"\nlimits.connections_per_user = 1\nlimits.user_overflow = \"reject\"";
+    let options = ClusterOptions { config: config.to_owned(), ..ClusterOptions::of(2) };
+    let cluster = match TestCluster::start_with(&options) {
+        Ok(cluster) => cluster,
+        Err(why) => return skip(name, &why),
+    };
+    cluster.wait_until_whole().await;
+    let _first = cluster.client(0, "ana").await;
+    let url = format!("{}/ws?token={}", cluster.host(0).ws, TestCluster::token("ana"));
+    let mut second = TestClient::open(url.into_client_request().unwrap()).await;
+    assert_eq!(second.closed().await.code, Some(4009));
+}
+
+#[tokio::test]
+async fn memberships_follow_a_hopping_client() {
+    let Some(cluster) = cluster("memberships_follow_a_hopping_client", 3).await else { return };
+    let mut ben = cluster.client(1, "ben").await;
+    view(&mut ben).await;
+    let mut ana = Hopper::begin(&cluster, 0, "ana").await;
+    for hop in 0..HOPS {
+        // She leaves the host at once, while her join or departure is on its way.
+        let event = if hop % 2 == 0 { "ticket:view" } else { "ticket:leave" };
+        ana.client.emit(event, json!({ "ticketId": "t1" })).await;
+        assert_eq!(ana.hop(&cluster, (hop + 1) % 3, "ana").await["recovered"], true, "hop {hop}");
+    }
+    ana.client.emit_with_ack("ticket:leave", json!({ "ticketId": "t1" })).await.unwrap();
+    assert_eq!(view(&mut ben).await, ["ben"]);
+    ana.client.drain().await;
+    ben.emit_with_ack("ticket:typing", json!({ "ticketId": "t1" })).await.unwrap();
+    let told = ana.client.drain_events().await;
+    assert_eq!(told, [""; 0], "she is out of the room, on whichever host");
+    for node in 0..3 {
+        let room = cluster.host(node).get("/v1/rooms/ticket:t1").await;
+        assert_eq!(room["members"].as_array().map(Vec::len), Some(1), "at host {node}: {room}");
+    }
 }

@@ -137,6 +137,7 @@ async fn cut_off_host_changes_plugins_before_taking_scopes() {
     cluster.host(0).load("hostile", hostile("durable")).await;
     wait_for_generation(&cluster, "hostile", 1).await;
     count_all(&cluster, 1).await;
+    let number = cluster.report(1).await["number"].clone();
     cluster.proxy(1).refuse();
     cluster.proxy(1).reset();
     eventually("host a owns all partitions", async || {
@@ -152,6 +153,8 @@ async fn cut_off_host_changes_plugins_before_taking_scopes() {
         lists["plugins"].as_array().unwrap().iter().find(|report| report["name"] == "hostile").unwrap().clone();
     assert_eq!(behind["generation"], 1, "{behind}");
     cluster.proxy(1).accept();
+    // Until it knows that it was given up, it takes events that it cannot answer.
+    eventually("host b is another node", async || (cluster.report(1).await["number"] != number).then_some(())).await;
     cluster.wait_until_whole().await;
     // An older build would refuse the newer state.
     count_all(&cluster, 3).await;

@@ -23,12 +23,15 @@ impl Link {
     pub(super) async fn register(&mut self) -> anyhow::Result<()> {
         let (keys, name) = (&self.keys, &self.config.node);
         self.registered = format!("{name}\0{}", random_text());
-        let mut cmd = call(&scripts::REGISTER, &[keys.nodes(), keys.beats(), keys.run(), keys.number()]);
+        let keys_of = [keys.nodes(), keys.beats(), keys.run(), keys.number(), keys.secret()];
+        let mut cmd = call(&scripts::REGISTER, &keys_of);
         let [low, high, ..] = random_bytes();
         let begin = u16::from_le_bytes([low, high]);
         cmd.arg(&self.registered).arg(random_text()).arg(begin).arg(keys.news());
+        cmd.arg([random_bytes(), random_bytes()].concat());
         let answer = self.connection.redis.ask(&cmd).await?;
-        let [number, run] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
+        let [number, run, secret] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
+        self.status.secret.store(Arc::new(ops::octets(secret)?.to_vec()));
         (self.me, self.run) = (NodeId(u16::try_from(ops::number(number)?)?), ops::octets(run)?.to_vec());
         self.status.me.store(self.me.0, Ordering::Release);
         Ok(())

@@ -130,6 +130,11 @@ impl Shard {
             connection.transport.set(Some(transport.id));
         }
         transport.connections.borrow_mut().extend(polling.connections.take());
+        self.imports().replace(polling.id, transport.id);
+        for id in polling.waiting.take() {
+            self.admissions().replace(id, transport.id);
+            transport.waiting.borrow_mut().push(id);
+        }
         for frames in self.writes().take(polling) {
             self.enqueue(transport, frames);
         }

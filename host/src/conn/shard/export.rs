@@ -3,16 +3,17 @@
 use std::rc::Rc;
 
 use super::parts::Shard;
-use crate::hub::{Claim, Released};
+use crate::hub::{Claim, Departure, Released};
 use crate::model::ConnId;
 
 impl Shard {
     /// Keeps a connection for another node, which has yet to make itself known to the connection's scopes. Returns whether
     /// its client may go on with it.
     pub(super) fn claim(self: &Rc<Self>, id: ConnId, claim: &Claim) -> bool {
-        let Some(key) = claim.key.parse().ok().filter(|_| !self.exports().is_claimed(id, self.now())) else {
+        if self.exports().is_claimed(id, self.now()) || self.imports().is_arriving(id) {
             return false;
-        };
+        }
+        let Ok(key) = claim.key.parse() else { return false };
         let Some((connection, at)) =
             self.free(&key, claim.progress, (&claim.user, claim.is_anonymous), &claim.namespace)
         else {
@@ -27,16 +28,15 @@ impl Shard {
         position.is_some()
     }
 
-    /// Gives up a connection that was claimed. No feature is told: it goes on.
-    pub(super) fn release(&self, id: ConnId) -> Option<Released> {
+    /// Gives up a connection that was claimed, with what it took part in. No feature is told: it goes on.
+    pub(super) fn release(&self, id: ConnId) -> Option<(Released, Departure)> {
         let position = self.exports().take(id, self.now())?;
         let connection = self.connection(id).filter(|connection| connection.transport.get().is_none())?;
-        let mut released = connection
+        let released = connection
             .with_replay(|buffer| Some(buffer.release(buffer.index(position)?, &connection.protocol)))
             .flatten()?;
         self.count_out_detached();
         self.remove_connection(&connection);
-        released.pending_acks = self.shared().hub.disconnect(id).map(|departure| departure.pending_acks)?;
-        Some(released)
+        Some((released, self.shared().hub.disconnect(id)?))
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 
 use super::parts::Shard;
 use crate::auth;
-use crate::conn::state::{Connection, Import, MemberList, ReplayBuffer, SessionKey, Transport};
+use crate::conn::state::{Connection, MemberList, PendingResume, ReplayBuffer, SessionKey, Transport, TransportId};
 use crate::hub::{Arrival, Claim, ConnectionTask, Progress, ShardCommand};
 use crate::model::{CloseCode, ConnId, NodeId};
 use crate::plugin::{Claimed, Whereabouts};
@@ -53,23 +53,31 @@ struct Arrived {
 }
 
 impl Shard {
-    /// Begins to bring a connection here for its client. Returns whether it is not on its way already.
+    /// Begins to bring a connection here for its client. Returns false if too many are on their way.
     pub(super) fn begin_import(self: &Rc<Self>, transport: &Rc<Transport>, returning: Returning) -> bool {
-        let import = Import::new(transport.id, returning.protocol.namespace());
-        if !self.imports().insert(returning.key.connection, import) {
-            return false;
-        }
-        if !transport.is_eio() {
+        let Some(waiting) = self.imports().begin(transport.id, returning.protocol.namespace()) else { return false };
+        if let Way::Plain { new, .. } = &returning.way {
             // The deadline of the first message: it has come.
             transport.times.limit.set(u64::MAX);
+            self.hold_for_import(transport, new);
         }
         let (shard, transport) = (self.clone(), transport.clone());
         spawn_local(async move {
             let arrived = shard.import(&transport, &returning).await;
-            shard.finish_import(&transport, returning, arrived);
+            shard.finish_import(waiting.get(), returning, arrived);
             shard.flush_dirty();
         });
         true
+    }
+
+    /// Holds the frames for a new connection that the client gives up if the other one comes.
+    fn hold_for_import(&self, transport: &Transport, new: &Connection) {
+        let is_held = new.transport.get().is_none();
+        if !is_held && self.make_recoverable(new).is_some() {
+            new.transport.set(None);
+            let pending = PendingResume { transport: transport.id, is_over_limit: false };
+            self.pending_resumes().insert(new.id, pending);
+        }
     }
 
     async fn import(self: &Rc<Self>, transport: &Transport, returning: &Returning) -> Option<Arrived> {
@@ -87,9 +95,11 @@ impl Shard {
             Whereabouts::Gone => return None,
             Whereabouts::Silent(node) => return self.inherit(transport, returning, node).await,
         };
+        // What the client may have had from the other node already is not to come here.
+        plugins.pass_threads().await;
         let connection = self.adopt(transport, returning, &claimed)?;
         plugins.place(id, claimed.from, false);
-        let released = plugins.release(id, claimed.from).await;
+        let released = plugins.release(id, &claimed).await;
         // Whatever the other node has had is here now, and is told from what comes later.
         plugins.pass_threads().await;
         self.pass_queue(id).await;
@@ -97,7 +107,9 @@ impl Shard {
         self.connection(id)?;
         let Some(released) = released else {
             tracing::debug!(connection = %id, "the node of a connection did not give it up in time");
-            self.end_connection(&connection);
+            // It stays there, if it is there.
+            plugins.place_back(id, claimed.from);
+            self.forget_import(&connection);
             return None;
         };
         self.detached().with_replay(&connection, |buffer| buffer.precede(released));
@@ -108,17 +120,25 @@ impl Shard {
 
     /// Goes on with a connection whose node has gone.
     async fn inherit(self: &Rc<Self>, transport: &Transport, returning: &Returning, gone: NodeId) -> Option<Arrived> {
-        let Returning { key, session, way, .. } = returning;
-        if session.is_anonymous {
-            // Nobody knows whether it is this client's.
-            return None;
-        }
-        let claimed = self.shared().plugins.inherit(key.connection, &session.identity.user, gone).await?;
+        let Returning { key, session, protocol, way, .. } = returning;
+        // That node would have looked it up.
+        self.authentic(key, protocol).filter(|authentic| authentic.is(key))?;
+        let user = match session.is_anonymous {
+            true => self.shared().auth.anonymous_name(key.connection)?,
+            false => session.identity.user.to_string(),
+        };
+        let claimed = self.shared().plugins.inherit(key.connection, &user, gone).await?;
         let connection = self.adopt(transport, returning, &claimed)?;
         // A session of its own: the client must not take the old one for recovered.
-        if self.start_replay(&connection).is_none() {
-            self.end_connection(&connection);
-            return None;
+        loop {
+            match self.start_replay(&connection) {
+                Some(new) if !new.is(key) => break,
+                Some(_) => {}
+                None => {
+                    self.end_connection(&connection);
+                    return None;
+                }
+            }
         }
         if let Way::Plain { new, .. } = way {
             let held = new.with_replay(|buffer| buffer.release(0, &new.protocol)).unwrap_or_default();
@@ -146,9 +166,13 @@ impl Shard {
         let identity = session.identity.clone();
         let connection = Rc::new(Connection::new(id, protocol.clone(), identity.clone(), transport.id));
         connection.transport.set(None);
+        let arrival = Arrival { identity, since_ms: claimed.since_ms, n_changes: claimed.n_changes };
+        if !hub.adopt(id, self.index(), arrival) {
+            return None;
+        }
+        self.imports().arrive(id);
         self.detached().start_replay(&connection, ReplayBuffer::of_key(key));
         self.connections().adopt(connection.clone());
-        hub.adopt(id, self.index(), Arrival { identity, since_ms: claimed.since_ms, n_changes: claimed.n_changes });
         if matches!(protocol, Protocol::Plain) {
             hub.note_session(id);
         }
@@ -156,12 +180,18 @@ impl Shard {
         self.adopt_session(&connection, session);
         if !self.shared().plugins.adopt_memberships(id, claimed) {
             tracing::info!(connection = %id, "a connection of another node is in more rooms than it may be in here");
-            self.end_connection(&connection);
+            self.forget_import(&connection);
             return None;
         }
         // By the client's new token, and by this node's rules.
         self.shared().plugins.recheck_rooms(id);
         Some(connection)
+    }
+
+    /// Removes a connection that does not go on here. No feature is told, because it stays where it was.
+    fn forget_import(&self, connection: &Connection) {
+        self.remove_connection(connection);
+        self.shared().hub.disconnect(connection.id);
     }
 
     /// Waits until the commands that are in the queue now have run.
@@ -176,14 +206,14 @@ impl Shard {
         let _ = passing.await;
     }
 
-    fn finish_import(self: &Rc<Self>, transport: &Rc<Transport>, returning: Returning, arrived: Option<Arrived>) {
-        let Some(import) = self.imports().remove(returning.key.connection) else { return };
-        if let Some(arrived) = &arrived {
-            self.detach(&arrived.connection);
+    fn finish_import(self: &Rc<Self>, transport: TransportId, returning: Returning, arrived: Option<Arrived>) {
+        let held = self.imports().end(transport, returning.protocol.namespace());
+        if let Some(Arrived { connection, .. }) = &arrived {
+            self.imports().arrived(connection.id);
+            self.detach(connection);
         }
-        if !transport.is_up() {
-            return;
-        }
+        let Some(transport) = self.transport(transport).filter(|transport| transport.is_up()) else { return };
+        let transport = &transport;
         let Returning { session, protocol, way, .. } = returning;
         // A block may have come meanwhile, or the end of the session.
         let session = match self.shared().auth.readmit(session) {
@@ -207,7 +237,7 @@ impl Shard {
                 self.open_namespace(transport, protocol.namespace(), auth.as_deref(), session);
             }
         }
-        for text in import.held.into_texts() {
+        for text in held.into_texts() {
             if transport.is_up() {
                 self.on_plain_text(transport, &text, Instant::now());
             }

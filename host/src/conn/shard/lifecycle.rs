@@ -188,6 +188,7 @@ impl Shard {
     pub(super) fn remove_connection(&self, connection: &Connection) {
         self.detached().drop_replay(connection);
         self.pending_resumes().remove(connection.id);
+        self.imports().arrived(connection.id);
         connection.connect_notice.take();
         self.members().leave_all(connection);
         self.connections().remove(connection.id);

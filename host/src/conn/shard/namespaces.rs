@@ -115,7 +115,7 @@ impl Shard {
                     return Ok(());
                 }
                 // A transport that carries other connections stays on their shard.
-                ResumeOutcome::Elsewhere(shard) if transport.connections.borrow().is_empty() => {
+                ResumeOutcome::Elsewhere(shard) if self.carries_nothing(transport) => {
                     self.begin_handoff(transport, shard, None, Inbound::from_socketio(packet));
                     return Ok(());
                 }
@@ -132,6 +132,12 @@ impl Shard {
         }
         self.open_namespace(transport, namespace, auth, session);
         Ok(())
+    }
+
+    /// Whether a transport carries no connection, and waits for none.
+    fn carries_nothing(&self, transport: &Transport) -> bool {
+        let is_empty = transport.connections.borrow().is_empty() && transport.waiting.borrow().is_empty();
+        is_empty && !self.imports().is_waiting(transport.id)
     }
 
     fn socketio_protocol(&self, namespace: &str) -> Protocol {

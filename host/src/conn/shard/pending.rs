@@ -63,7 +63,7 @@ impl Shard {
     /// Confirms that a connection is new and resumes no other: its held frames are sent. Returns whether it stays open;
     /// always true for a connection confirmed before.
     pub(super) fn confirm(self: &Rc<Self>, transport: &Rc<Transport>, connection: &Rc<Connection>) -> bool {
-        if connection.transport.get().is_some() {
+        if connection.transport.get().is_some() || self.imports().is_waiting(transport.id) {
             return true;
         }
         let Some(pending) = self.pending_resumes().remove(connection.id) else { return true };

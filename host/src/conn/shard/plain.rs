@@ -66,8 +66,9 @@ impl Shard {
     fn open_plain(self: &Rc<Self>, transport: &Rc<Transport>, session: auth::Session, id: Option<i128>) {
         let user = session.identity.user.clone();
         // The client may be about to resume a connection of its user.
+        let is_abroad = || !session.is_anonymous && self.shared().plugins.has_other_nodes();
         let may_resume =
-            self.shared().hub.has_session(&user) || !session.is_anonymous && self.shared().plugins.has_other_nodes();
+            !self.config().recovery_window.is_zero() && (self.shared().hub.has_session(&user) || is_abroad());
         let is_over_limit = !self.has_user_capacity(&user);
         if is_over_limit
             && !may_resume

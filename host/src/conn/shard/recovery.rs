@@ -54,10 +54,21 @@ impl Shard {
             tracing::error!(%error, "there is no randomness, so that a client cannot be given a session");
             return None;
         }
-        let buffer = ReplayBuffer::new(u128::from_ne_bytes(secret));
-        let key = buffer.key(connection.id);
-        self.detached().start_replay(connection, buffer);
+        let key = SessionKey::new(connection.id, u128::from_ne_bytes(secret));
+        // Any node of a cluster can tell such a key from a forged one.
+        let key = self.authentic(&key, &connection.protocol).unwrap_or(key);
+        self.detached().start_replay(connection, ReplayBuffer::of_key(&key));
         Some(key)
+    }
+
+    /// The key of this connection and salt that the nodes of this cluster make. `None` without a cluster.
+    pub(super) fn authentic(&self, key: &SessionKey, protocol: &Protocol) -> Option<SessionKey> {
+        let place = match protocol {
+            Protocol::Plain => "plain",
+            Protocol::SocketIo { .. } => protocol.namespace(),
+        };
+        let secret = self.shared().plugins.session_secret(key.connection, place, key.salt())?;
+        Some(SessionKey::new(key.connection, secret))
     }
 
     /// Records entries for replay, whether the connection is attached or detached.
@@ -80,7 +91,7 @@ impl Shard {
 
     /// Whether the frames for a connection are held, because it is not open on its transport yet.
     fn is_held(&self, id: ConnId) -> bool {
-        self.pending_resumes().contains(id) || self.admissions().contains(id) || self.imports().contains(id)
+        self.pending_resumes().contains(id) || self.admissions().contains(id) || self.imports().is_arriving(id)
     }
 
     /// Marks a ping that is sent on a transport, in the replay buffers of its connections.
@@ -170,7 +181,7 @@ impl Shard {
 
     /// Ends a connection if it is detached; where `until` is given, only if it expires at that time.
     pub(super) fn drop_detached(self: &Rc<Self>, id: ConnId, until: Option<u64>) {
-        if let Some(arriving) = self.connection(id).filter(|_| until.is_none() && self.imports().contains(id)) {
+        if let Some(arriving) = self.connection(id).filter(|_| until.is_none() && self.imports().is_arriving(id)) {
             return self.end_connection(&arriving);
         }
         if let Some(connection) = self.find_detached(id, until) {
@@ -228,11 +239,14 @@ impl Shard {
         session: &auth::Session,
         namespace: &str,
     ) -> ResumeOutcome {
+        if self.config().recovery_window.is_zero() {
+            return ResumeOutcome::Gone;
+        }
         if self.connection(key.connection).is_none() {
             return self.look_elsewhere(key.connection);
         }
-        if self.exports().is_claimed(key.connection, self.now()) {
-            // Its client is at another node at the same time.
+        if self.exports().is_claimed(key.connection, self.now()) || self.imports().is_arriving(key.connection) {
+            // Its client is at another node at the same time, or comes a second time.
             return ResumeOutcome::Gone;
         }
         let user = (&*session.identity.user, session.is_anonymous);

@@ -70,6 +70,13 @@ impl Admissions {
         self.0.borrow().contains_key(&id)
     }
 
+    /// Has another transport wait for a connection.
+    pub(crate) fn replace(&self, id: ConnId, transport: TransportId) {
+        if let Some(admission) = self.0.borrow_mut().get_mut(&id) {
+            admission.transport = transport;
+        }
+    }
+
     /// Sets the number of features that are asked.
     pub(crate) fn set_waiting(&self, id: ConnId, n: usize) {
         if let Some(admission) = self.0.borrow_mut().get_mut(&id) {

@@ -3,7 +3,7 @@
 use mio::Token;
 
 /// A transport's slot on its shard, and a stamp that distinguishes successive transports in the slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TransportId {
     slot: u32,
     stamp: u32,

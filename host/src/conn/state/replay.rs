@@ -1,44 +1,17 @@
 //! The replay buffer of one connection: entries that are sent again when its client resumes.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use subtle::ConstantTimeEq as _;
 
+use super::session_key::SessionKey;
 use crate::hub::{Progress, Released, ReleasedEntry};
 use crate::model::ConnId;
 use crate::protocol::{Outgoing, Protocol};
 
 /// The size of an entry in the buffer, in bytes.
 const ENTRY_BYTES: usize = size_of::<Entry>();
-
-/// The key with which a client resumes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SessionKey {
-    pub(crate) connection: ConnId,
-    secret: u128,
-}
-
-impl fmt::Display for SessionKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{:032x}", self.connection, self.secret)
-    }
-}
-
-impl FromStr for SessionKey {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (connection, secret) = text.split_at_checked(16).filter(|(_, secret)| secret.len() == 32).ok_or(())?;
-        Ok(Self {
-            connection: connection.parse().map_err(drop)?,
-            secret: u128::from_str_radix(secret, 16).map_err(drop)?,
-        })
-    }
-}
 
 /// A recorded message to a connection, whether it was sent or the connection was detached.
 #[derive(Debug)]
@@ -116,12 +89,12 @@ pub(crate) struct ReplayBuffer {
 
 impl ReplayBuffer {
     pub(crate) fn key(&self, connection: ConnId) -> SessionKey {
-        SessionKey { connection, secret: self.secret }
+        SessionKey::new(connection, self.secret)
     }
 
     /// The empty buffer of a connection that its client knows by this key.
     pub(crate) fn of_key(key: &SessionKey) -> Self {
-        Self::new(key.secret)
+        Self::new(key.secret())
     }
 
     pub(crate) fn new(secret: u128) -> Self {
@@ -140,7 +113,7 @@ impl ReplayBuffer {
 
     /// Whether `key` matches, compared in constant time.
     pub(crate) fn has_key(&self, key: &SessionKey) -> bool {
-        self.secret.to_ne_bytes().ct_eq(&key.secret.to_ne_bytes()).into()
+        key.has_secret(self.secret)
     }
 
     /// Appends an entry, and drops the oldest entries beyond `max_bytes`.
@@ -241,7 +214,6 @@ impl ReplayBuffer {
             n_received: self.n_dropped + at as u64,
             last_received: received.rev().find_map(Entry::number).or(self.last_dropped),
             entries: self.entries.range(at..).map(entry).collect(),
-            pending_acks: Vec::new(),
         }
     }
 
@@ -253,15 +225,30 @@ impl ReplayBuffer {
         (self.n_dropped, self.last_dropped) = (released.n_received, released.last_received);
         // Nothing is missing that the client has not received.
         self.detached_at = self.n_dropped;
+        let shared: HashSet<u64> = own.iter().filter_map(Entry::number).filter(|own| numbers.contains(own)).collect();
+        let mut own = own.into_iter();
         for ReleasedEntry { number, frames } in released.entries {
+            if let Some(number) = number.filter(|number| shared.contains(number)) {
+                // What came here between two shared events came there between them, too.
+                for entry in own.by_ref() {
+                    let is_same = entry.number() == Some(number);
+                    let is_new = entry.number().is_none_or(|own| !shared.contains(&own));
+                    if is_new {
+                        self.append(entry, usize::MAX);
+                    }
+                    if is_same {
+                        break;
+                    }
+                }
+            }
             let entry = match number {
                 Some(number) => Entry::Encoded(Box::new((number, frames.into()))),
                 None => Entry::Frames(Box::new(frames.into())),
             };
             self.append(entry, usize::MAX);
         }
-        let is_new = |entry: &Entry| entry.number().is_none_or(|number| !numbers.contains(&number));
-        own.into_iter().filter(is_new).for_each(|entry| self.append(entry, usize::MAX));
+        let is_new = |entry: &Entry| entry.number().is_none_or(|number| !shared.contains(&number));
+        own.filter(is_new).for_each(|entry| self.append(entry, usize::MAX));
     }
 
     /// The number of entries ever appended before index `at`, which stays while entries are dropped.
@@ -376,27 +363,28 @@ mod tests {
         let mut there = filled(&events[..3]);
         there.append(Entry::Frames(Box::new(Bytes::from_static(b"reply"))), usize::MAX);
         let position = there.position(1);
-        let mut here = filled(&events[2..]);
+        let mut here = ReplayBuffer::new(1);
+        here.append(Entry::Frames(Box::new(Bytes::from_static(b"question"))), usize::MAX);
+        for event in &events[2..] {
+            here.append(Entry::event(event.clone(), 9), usize::MAX);
+        }
         let released = there.release(there.index(position).unwrap(), &Protocol::Plain);
         assert_eq!((released.n_received, released.last_received), (1, Some(events[0].number())));
         here.precede(released);
         let numbers: Vec<_> = here.entries.iter().map(Entry::number).collect();
-        assert_eq!(numbers, [Some(events[1].number()), Some(events[2].number()), None, Some(events[3].number())]);
-        let frames: Vec<_> = [1, 2].map(|at: usize| events[at].frames(&Protocol::Plain)).into();
-        assert_eq!(here.frames_from(0, &Protocol::Plain)[..2], frames);
+        let [_, second, third, fourth] = events.clone().map(|event| Some(event.number()));
+        assert_eq!(
+            numbers,
+            [second, None, third, None, fourth],
+            "the question before the third event, the reply after it"
+        );
+        let frames = [1, 2].map(|at: usize| events[at].frames(&Protocol::Plain));
+        let sent = here.frames_from(0, &Protocol::Plain);
+        assert_eq!((&sent[0], &sent[1][..], &sent[2]), (&frames[0], &b"question"[..], &frames[1]));
         assert!(here.is_complete());
         assert_eq!(here.resume_point(Progress::Frames(1)), Some(0), "frames are counted on");
-        assert_eq!(here.resume_point(Progress::Event(Some(events[2].number()))), Some(2));
+        assert_eq!(here.resume_point(Progress::Event(third)), Some(3));
         there.drop_older_half();
         assert_eq!(there.index(position), None);
-    }
-
-    #[test]
-    fn session_key_parses_what_it_displays() {
-        let key = SessionKey { connection: ConnId::new(1, 2, 3), secret: 7 << 64 };
-        assert_eq!(key.to_string().parse(), Ok(key));
-        for text in ["", "x", &"0".repeat(47), &"0".repeat(49), &"g".repeat(48), &format!("{}é", "0".repeat(46))] {
-            assert_eq!(text.parse::<SessionKey>(), Err(()), "{text}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::clustered::news::News;
+use super::clustered::node::Node;
 use super::clustered::roster::Roster;
 use super::effect::Effect;
 use super::job::{Envelope, Job};
@@ -111,6 +112,11 @@ impl Shared {
 
     /// Runs a task on the shard of a connection, unless the connection has ended: in order with what its client sends.
     fn run_on_shard(&self, connection: ConnId, task: impl FnOnce() + Send + 'static) {
+        let has_gone_on = |node: &Arc<Node>| node.transfers.node_of(connection).is_some();
+        if self.node.as_ref().is_some_and(has_gone_on) {
+            // Its client is at another node, and what it sent here is handled all the same.
+            return task();
+        }
         let task = ConnectionTask(Box::new(task));
         self.tell_shard(connection, ShardCommand::Run { connection, task }, &WakeBatch::default());
     }

@@ -50,9 +50,8 @@ impl ThreadState {
                     self.mark_ask(visit.plugin, &key, ask);
                     let (outgoing, scope) = (outgoing.clone(), scope.clone());
                     let output = Output::Ask { connection, ask, outgoing, scope, timeout_ms: after_ms };
-                    // Where it goes on, it answers.
-                    let node = self.nodes_of_connection(visit, connection).pop();
-                    self.output(&key, node, output);
+                    let nodes = self.nodes_of_it_alone(visit, connection);
+                    self.output(&key, nodes, output);
                 }
             }
             Effect::Join { connection, .. } | Effect::Watch(connection) if is_departure_of(visit.event, connection) => {
@@ -129,7 +128,7 @@ impl ThreadState {
         let mut nodes = BTreeSet::new();
         for audience in &publication.to {
             match audience {
-                Audience::Connection(connection) => nodes.extend(self.nodes_of_connection(visit, *connection)),
+                Audience::Connection(connection) => nodes.extend(self.nodes_of_it_alone(visit, *connection)),
                 Audience::Room(room) if **room == *visit.address.key => {
                     let Some(scope) = visit.place.map(|place| &self.scopes[place]) else { continue };
                     let in_room = scope.roster.iter().flat_map(|roster| roster.in_room());

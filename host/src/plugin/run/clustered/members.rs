@@ -96,11 +96,22 @@ impl ThreadState {
             return member.nodes(connection).collect();
         }
         let node = self.node_of_sender(visit, connection).unwrap_or(connection.node());
-        let Some(partitions) = self.partitions.as_ref().filter(|partitions| partitions.gone.contains(&node)) else {
-            return vec![node];
-        };
-        // Wherever it goes on.
-        partitions.view.nodes.keys().copied().collect()
+        match &self.partitions {
+            // Wherever it goes on.
+            Some(partitions) if !partitions.view.nodes.contains_key(&node) => {
+                partitions.view.nodes.keys().copied().collect()
+            }
+            _ => vec![node],
+        }
+    }
+
+    /// The nodes that get what is for a connection alone. The one at which it is about to go on puts it in its place.
+    pub(super) fn nodes_of_it_alone(&self, visit: &Visit<'_>, connection: ConnId) -> Vec<NodeId> {
+        let member = visit.place.and_then(|place| self.scopes[place].members.get(&connection));
+        match member.and_then(|member| member.next) {
+            Some(next) => vec![next],
+            None => self.nodes_of_connection(visit, connection),
+        }
     }
 
     /// Puts the identity into a departure that has none: the scope knows who it was.
@@ -170,9 +181,12 @@ impl ThreadState {
         }
         let (view, me) = (partitions.view.clone(), self.shared.hub.node());
         let is_gone = |node: NodeId| node != me && !view.nodes.contains_key(&node) && !view.missed.contains(&node);
-        let mut departures = Vec::new();
+        let (mut departures, mut stranded) = (Vec::new(), Vec::new());
         for scope in self.scopes.iter() {
             for (connection, member) in &scope.members {
+                if let Some(next) = member.next.filter(|next| is_gone(*next)) {
+                    stranded.push((scope.plugin.clone(), scope.address.key.clone(), *connection, next));
+                }
                 let identity = scope.roster.as_ref().and_then(|roster| roster.identity(*connection));
                 let (Some(identity), true) = (identity, member.nodes(*connection).all(is_gone)) else { continue };
                 let member = Member { connection: *connection, identity: identity.clone() };
@@ -183,6 +197,23 @@ impl ThreadState {
         for departure in departures {
             self.handle(departure);
         }
+        for (plugin, key, connection, next) in stranded {
+            self.place_stranded(&plugin, &key, connection, next);
+        }
+    }
+
+    /// Sees to a member that was about to go on at a node which has gone: the node that it was on has it still, or tells that
+    /// it has not.
+    fn place_stranded(&mut self, plugin: &Plugin, key: &Arc<str>, connection: ConnId, gone: NodeId) {
+        let place = self.scopes.find(plugin.number, key);
+        let Some(member) = place.and_then(|place| self.scopes[place].members.get_mut(&connection)) else { return };
+        if member.next != Some(gone) {
+            return;
+        }
+        member.next = None;
+        let nodes: Vec<_> = member.nodes(connection).collect();
+        self.mark_member(plugin, key, connection);
+        self.output(key, nodes, Output::Placed { connection, scope: WireScope::of(plugin, key) });
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batch::{Batch, InFlight};
+use super::batch::{Batch, InFlight, ScopeId};
 use super::node::Node;
 use crate::cluster::{EventId, Partition, Snapshot, View};
-use crate::model::NodeId;
+use crate::model::{ConnId, NodeId};
 use crate::plugin::event::ReplyTo;
 use crate::plugin::run::envelope::Envelope;
 
@@ -32,6 +32,8 @@ pub(crate) struct Partitions {
     pub(super) open: Vec<Partition>,
     /// Whether a deadline for events that wait is set.
     pub(super) has_deadline: bool,
+    /// The scopes of each member whose nodes have all gone, from when one was asked for until the nodes change.
+    pub(super) orphaned: Option<HashMap<ConnId, Vec<ScopeId>>>,
 }
 
 /// A partition.
@@ -89,6 +91,7 @@ impl Partitions {
             names: HashMap::new(),
             open: Vec::new(),
             has_deadline: false,
+            orphaned: None,
         }
     }
 

@@ -11,7 +11,7 @@ use super::node::Node;
 use super::operators::{RunningBuild, TryBuild};
 use super::transfers::{WireClaimed, WireFound, WireLateAnswer, WireReleased};
 use super::wire::{WireAudiences, WireIdentity, WireOutput, WirePublication, audiences_of_wire, decode, encode};
-use crate::cluster::{Partition, Responder};
+use crate::cluster::{Answer, Partition, Responder};
 use crate::hub::{Claim, ConnectionInfo, Publication};
 use crate::model::{ConnId, ErrorCode, Failure, NodeId};
 use crate::plugin::run::job::Answers;
@@ -93,6 +93,8 @@ pub(crate) struct Reply {
     pub(crate) refusal: Option<String>,
     pub(crate) builds: Vec<RunningBuild>,
     pub(crate) claimed: Option<WireClaimed>,
+    /// Whether a connection that was claimed is there, and its client may not go on with it.
+    pub(crate) is_refused: bool,
     /// The node at which a connection that was claimed goes on already.
     pub(crate) is_at: Option<u16>,
     pub(crate) released: Option<WireReleased>,
@@ -136,9 +138,9 @@ pub(super) fn answer(shared: &Arc<Shared>, question: &[u8], responder: Responder
             tokio::spawn(async move { responder.answer(encode(&Reply { found: finding.await, ..Reply::default() })) });
         }
         Ok(Question::Release(id)) => {
-            let shared = shared.clone();
+            let (shared, by) = (shared.clone(), responder.node());
             tokio::spawn(async move {
-                let released = shared.released(ConnId::from_bits(id)).await;
+                let released = shared.released(ConnId::from_bits(id), by).await;
                 responder.answer(encode(&Reply { released, ..Reply::default() }));
             });
         }
@@ -252,12 +254,15 @@ impl Shared {
     /// # Errors
     /// If a node does not answer in time. What was asked may be done there all the same.
     pub(crate) async fn ask_all(self: &Arc<Self>, node: &Node, question: Question) -> Result<Vec<Reply>, Failure> {
-        let answers = self.ask_nodes(node, node.cluster.others(), &question, ANSWER_WITHIN).await;
+        let asked = node.cluster.ask(node.cluster.others(), encode(&question), ANSWER_WITHIN);
+        // This node does it when it has asked the others, and at once: a connection that goes from one node to another meets
+        // it on one of them, and once.
         let mut replies = match question {
             // This node has begun it itself.
             Question::Gather { .. } | Question::Block(_) => Vec::new(),
             question => vec![self.reply(question)],
         };
+        let answers = read_all(asked.await);
         for (other, reply) in answers {
             // A node that has gone has no connections any more.
             if let (None, Some(silent)) = (&reply, node.cluster.view().nodes.get(&other)) {
@@ -279,9 +284,13 @@ impl Shared {
         if nodes.is_empty() {
             return Vec::new();
         }
-        let answers = node.cluster.ask(nodes, encode(question), within).await;
-        answers.into_iter().map(|(node, answer)| (node, answer.and_then(|answer| decode(&answer).ok()))).collect()
+        read_all(node.cluster.ask(nodes, encode(question), within).await)
     }
+}
+
+/// The answers that can be read.
+fn read_all(answers: Vec<Answer>) -> Vec<(NodeId, Option<Reply>)> {
+    answers.into_iter().map(|(node, answer)| (node, answer.and_then(|answer| decode(&answer).ok()))).collect()
 }
 
 fn no_answer(node: &str) -> Failure {

@@ -64,6 +64,7 @@ impl ThreadState {
         let (index, n_threads) = (self.index, self.shared.inboxes.len());
         let Some(partitions) = &mut self.partitions else { return };
         partitions.is_unchecked |= partitions.view != view;
+        partitions.orphaned.take_if(|_| partitions.view != view);
         let before = mem::replace(&mut partitions.view, view);
         partitions.gone.extend(before.nodes.keys().filter(|node| !partitions.view.nodes.contains_key(node)));
         partitions.gone.retain(|node| !partitions.view.nodes.contains_key(node));
@@ -104,6 +105,7 @@ impl ThreadState {
             ..Owned::default()
         }));
         partitions.is_unchecked = true;
+        partitions.orphaned = None;
         self.restore_records(partition, records.into_iter().filter(|(field, _)| !is_plugins(field)));
         // The events that were forwarded came before those that wait here.
         let now = self.shared.clock.uptime_ms();

@@ -18,10 +18,10 @@ use super::node::Node;
 use super::output::Output;
 use super::pending::Owed;
 use super::questions::{ANSWER_WITHIN, Question, Reply};
-use super::transfers::{WireClaimed, WireFound, WireLateAnswer, WireOwed, WireReleased};
+use super::transfers::{WireClaimed, WireFound, WireLateAnswer, WireMemberships, WireOwed, WireReleased};
 use super::wire::{WireOutput, WireScope, encode, outcome_of_wire, outcome_to_wire};
 use crate::cluster::Partition;
-use crate::hub::{Claim, ShardCommand, WakeBatch};
+use crate::hub::{Claim, ShardCommand, WakeBatch, Watcher};
 use crate::model::{ConnId, Failure, NodeId, Payload};
 use crate::plugin::event::{Event, ReplyTo};
 use crate::plugin::load::catalogue::Plugin;
@@ -44,7 +44,7 @@ impl Shared {
         let Some(shard) = self.hub.queue_of(connection) else { return Reply::default() };
         shard.push(ShardCommand::Claim { connection, claim: Box::new(claim), answer });
         if allowed.await != Ok(true) {
-            return Reply::default();
+            return Reply { is_refused: self.hub.identity(connection).is_some(), ..Reply::default() };
         }
         let claimed = self.memberships(connection);
         if claimed.is_some() {
@@ -55,15 +55,18 @@ impl Shared {
 
     fn memberships(&self, connection: ConnId) -> Option<WireClaimed> {
         let (info, (_, n_changes)) = self.hub.connection(connection).zip(self.hub.presence(connection))?;
+        let memberships = self.wire_memberships(&info.rooms, &self.hub.watchers(connection));
+        Some(WireClaimed { since_ms: info.since_ms, n_changes, memberships })
+    }
+
+    fn wire_memberships(&self, rooms: &[Arc<str>], watchers: &[Watcher]) -> WireMemberships {
         let catalogue = self.catalogue.load();
-        let watchers = self.hub.watchers(connection);
-        let scope = |watcher: &_| {
+        let scope = |watcher: &Watcher| {
             let (plugin, address) = catalogue.watcher(watcher)?;
             Some(WireScope::of(plugin, &address.key))
         };
-        let watchers = watchers.iter().filter_map(scope).collect();
-        let rooms = info.rooms.iter().map(|room| (**room).to_owned()).collect();
-        Some(WireClaimed { since_ms: info.since_ms, n_changes, rooms, watchers })
+        let rooms = rooms.iter().map(|room| (**room).to_owned()).collect();
+        WireMemberships { rooms, watchers: watchers.iter().filter_map(scope).collect() }
     }
 
     /// The scopes that may have a connection of this node as a member.
@@ -85,28 +88,31 @@ impl Shared {
         }
     }
 
-    /// Gives up a connection that was claimed, when all of its scopes know where it goes on.
-    pub(super) async fn released(&self, connection: ConnId) -> Option<WireReleased> {
+    /// Gives up a connection that a node has claimed, when all of its scopes know that node.
+    pub(super) async fn released(&self, connection: ConnId, by: NodeId) -> Option<WireReleased> {
         let node = self.node.as_ref()?;
-        let to = node.transfers.all_told(connection).await;
-        node.transfers.end(connection);
-        let to = to?;
+        let is_told = node.transfers.all_told(connection, by).await;
+        node.transfers.end(connection, by);
+        if !is_told {
+            return None;
+        }
         self.pass_threads().await;
         // From now on what comes for it alone is passed on: the other node puts it behind all that it gets from here.
-        node.transfers.goes(connection, to);
+        node.transfers.goes(connection, by);
         let (answer, released) = oneshot::channel();
         self.hub.queue_of(connection)?.push(ShardCommand::Release { connection, answer });
-        let Some(released) = released.await.ok().flatten() else {
+        let Some((released, departure)) = released.await.ok().flatten() else {
             node.transfers.came(connection);
             return None;
         };
         let now = self.clock.uptime_ms();
-        let owed = released.pending_acks.iter().filter_map(|id| {
+        let owed = departure.pending_acks.iter().filter_map(|id| {
             let Owed { scope, ask, until_ms, .. } = node.asks.take(*id)?;
             Some((*id, WireOwed { scope, ask, for_ms: until_ms.saturating_sub(now) }))
         });
         let owed = owed.collect();
-        Some(WireReleased { released, owed })
+        let memberships = self.wire_memberships(&departure.rooms, &departure.watchers);
+        Some(WireReleased { released, owed, memberships })
     }
 
     /// Takes over the acknowledgements that the client of a connection owes, which goes on here.
@@ -211,15 +217,36 @@ impl Shared {
 
 impl ThreadState {
     /// See [`News::Find`].
-    pub(super) fn find_member(&self, connection: ConnId, user: &str, gone: NodeId) -> Option<Vec<WireFound>> {
-        let partitions = self.partitions.as_ref().filter(|partitions| partitions.has_taken_those_of(gone))?;
-        let found = self.scopes.iter().filter_map(|scope| {
+    pub(super) fn find_member(&mut self, connection: ConnId, user: &str, gone: NodeId) -> Option<Vec<WireFound>> {
+        let partitions = self.partitions.as_ref()?;
+        let view = partitions.view.clone();
+        if !view.nodes.contains_key(&gone) && !view.missed.contains(&gone) {
+            // There is no such node, or its connections were told to have gone.
+            return Some(Vec::new());
+        }
+        if !partitions.has_taken_those_of(gone) {
+            return None;
+        }
+        let is_there = |node: NodeId| view.nodes.contains_key(&node);
+        if partitions.orphaned.is_none() {
+            let mut orphaned = HashMap::<_, Vec<_>>::new();
+            for scope in self.scopes.iter() {
+                let members = scope.members.iter().filter(|(id, member)| !member.nodes(**id).any(is_there));
+                members.for_each(|(id, _)| {
+                    orphaned.entry(*id).or_default().push((scope.plugin.number, scope.address.key.clone()));
+                });
+            }
+            self.partitions.as_mut()?.orphaned = Some(orphaned);
+        }
+        let scopes = self.partitions.as_ref()?.orphaned.as_ref()?.get(&connection);
+        let found = scopes.into_iter().flatten().filter_map(|(plugin, key)| {
+            let scope = &self.scopes[self.scopes.find(*plugin, key)?];
             let member = scope.members.get(&connection)?;
             let is_its_own = *scope.roster.as_ref()?.identity(connection)?.user == *user;
-            let is_gone = !member.nodes(connection).any(|node| partitions.view.nodes.contains_key(&node));
+            let is_orphaned = !member.nodes(connection).any(is_there);
             let Membership { joined, watched, n_changes, .. } = *member;
-            let scope = WireScope::of(&scope.plugin, &scope.address.key);
-            (is_its_own && is_gone).then_some(WireFound { scope, joined, watched, n_changes })
+            let scope = WireScope::of(&scope.plugin, key);
+            (is_its_own && is_orphaned).then_some(WireFound { scope, joined, watched, n_changes })
         });
         Some(found.collect())
     }
@@ -241,6 +268,11 @@ impl ThreadState {
                 false => member.next = Some(to),
             }
             self.mark_member(plugin, key, connection);
+        } else {
+            // It has left since the other node told what it takes part in.
+            let scope = WireScope::of(plugin, key);
+            self.output(key, [to], Output::Leave { connection, room: key.clone(), scope: scope.clone() });
+            self.output(key, [to], Output::Unwatch { connection, scope });
         }
         let scope = WireScope::of(plugin, key);
         let told = if is_settled { to } else { from };

@@ -19,11 +19,11 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// The time after which a claim has certainly lapsed.
 const LAPSED: Duration = Duration::from_secs(10);
 
-/// How long a node remembers where a connection has gone: longer than an event of its client may take.
-const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long a node remembers where a connection has gone. After that, whoever looks for it asks all nodes.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
 
 /// The number of connections at which the first sweep removes those that are not to be remembered.
-const MANY: usize = 1024;
+const MANY: usize = 65_536;
 
 /// The connections that go from this node to others.
 #[derive(Debug, Default)]
@@ -75,24 +75,28 @@ impl Transfers {
         true
     }
 
-    /// Waits until all scopes of a connection know where it goes on. Returns the node.
-    pub(super) async fn all_told(&self, connection: ConnId) -> Option<NodeId> {
+    /// Waits until all scopes of a connection know the node that has claimed it. Returns false if they do not in time, or
+    /// another node has claimed it.
+    pub(super) async fn all_told(&self, connection: ConnId, by: NodeId) -> bool {
         let all_told = async {
             loop {
-                let told = match self.lock().get(&connection) {
-                    Some(leaving) if leaving.untold.is_empty() => return Some(leaving.to),
+                let told = match self.lock().get(&connection).filter(|leaving| leaving.to == by) {
+                    Some(leaving) if leaving.untold.is_empty() => return true,
                     Some(leaving) => leaving.told.clone(),
-                    None => return None,
+                    None => return false,
                 };
                 told.notified().await;
             }
         };
-        timeout(TOLD_WITHIN, all_told).await.ok().flatten()
+        timeout(TOLD_WITHIN, all_told).await.unwrap_or(false)
     }
 
-    /// Forgets that a connection is leaving.
-    pub(super) fn end(&self, connection: ConnId) {
-        self.lock().remove(&connection);
+    /// Forgets that a connection is leaving for a node.
+    pub(super) fn end(&self, connection: ConnId, by: NodeId) {
+        let mut leaving = self.lock();
+        if leaving.get(&connection).is_some_and(|leaving| leaving.to == by) {
+            leaving.remove(&connection);
+        }
     }
 
     /// Notes where a connection has gone.
@@ -104,13 +108,19 @@ impl Transfers {
     }
 }
 
+/// What a connection takes part in.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct WireMemberships {
+    pub(crate) rooms: Vec<String>,
+    pub(crate) watchers: Vec<WireScope>,
+}
+
 /// A connection that was claimed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WireClaimed {
     pub(crate) since_ms: u64,
     pub(crate) n_changes: u32,
-    pub(crate) rooms: Vec<String>,
-    pub(crate) watchers: Vec<WireScope>,
+    pub(crate) memberships: WireMemberships,
 }
 
 /// What a connection is given up with.
@@ -119,6 +129,7 @@ pub(crate) struct WireReleased {
     pub(crate) released: Released,
     /// The acknowledgements that its client owes, by the ids that the client got.
     pub(crate) owed: Vec<(u64, WireOwed)>,
+    pub(crate) memberships: WireMemberships,
 }
 
 /// An acknowledgement that a client owes.
@@ -146,7 +157,7 @@ impl WireClaimed {
         let joined = found.iter().filter(|found| found.joined);
         let rooms = joined.map(|found| found.scope.key.clone().into()).collect();
         let watchers = found.into_iter().filter(|found| found.watched).map(|found| found.scope).collect();
-        Some(Self { since_ms, n_changes, rooms, watchers })
+        Some(Self { since_ms, n_changes, memberships: WireMemberships { rooms, watchers } })
     }
 }
 
@@ -167,11 +178,14 @@ mod tests {
     async fn connection_leaves_when_all_scopes_are_told() {
         let (transfers, id) = (Transfers::default(), ConnId::new(0, 1, 1));
         let scope = |key: &str| WireScope { plugin: "tickets".into(), key: key.into() };
-        assert!(!transfers.told(id, &scope("a")) && transfers.all_told(id).await.is_none());
+        let by = NodeId(7);
+        assert!(!transfers.told(id, &scope("a")) && !transfers.all_told(id, by).await);
         transfers.begin(id, NodeId(7), HashSet::from([scope("a"), scope("b")]));
         assert!(transfers.told(id, &scope("a")));
-        let (node, ()) = tokio::join!(transfers.all_told(id), async { assert!(transfers.told(id, &scope("b"))) });
-        assert_eq!(node, Some(NodeId(7)));
+        assert!(!transfers.all_told(id, NodeId(8)).await, "another node has not claimed it");
+        let (is_told, ()) =
+            tokio::join!(transfers.all_told(id, by), async { assert!(transfers.told(id, &scope("b"))) });
+        assert!(is_told);
         transfers.goes(id, NodeId(7));
         assert_eq!(transfers.node_of(id), Some(NodeId(7)));
         transfers.came(id);
