@@ -84,7 +84,7 @@
 //! - [`IdempotencyKeys`]: recognises messages that clients repeat
 //! - [`Failure`][]: typed errors for senders
 //! - [`log`]: log lines for operators
-//! - [`simulator`]: users, a clock and rooms for tests, without WebAssembly
+//! - [`simulator`]: users, a clock and rooms for tests, without WebAssembly; [`case!`] makes a host's case file a test
 //! - [`handle`]: the dispatch of an event to a feature, for the component's edge and the simulator
 
 mod allocator;

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use anyhow::Context as _;
+
 use table::ManifestSpec;
 
 #[path = "../../host/build/component.rs"]
@@ -120,4 +122,13 @@ pub fn relabelled(component: &[u8], label: &str) -> Vec<u8> {
     relabelled.extend(name);
     relabelled.extend(label.as_bytes());
     relabelled
+}
+
+/// The component of a bundled feature, as it was built into the host beside this program.
+///
+/// # Errors
+/// If the component was not built.
+pub fn bundled(library: &str) -> anyhow::Result<Vec<u8>> {
+    let path = crate::target_dir().join("components/wasm32-wasip2/release").join(library).with_extension("wasm");
+    fs::read(&path).with_context(|| format!("{}: run `cargo build --release`", path.display()))
 }

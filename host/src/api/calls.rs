@@ -9,7 +9,7 @@ use super::directory::{Connection, Connections, Disconnected, Members, User};
 use super::emit::{Delivered, Emit, MAX_EMITS};
 use super::events::ServiceEvent;
 use super::host::Stats;
-use super::plugins::{Plugins, Refused, Unloaded};
+use super::plugins::{Cases, NewRecording, Plugins, Recording, Refused, Unloaded};
 use super::route::Handler::{Admin, Open, Publish};
 use super::route::{Names, Query, Route};
 use super::schema::{Refusal, Schemas, json_content, text_content};
@@ -43,7 +43,7 @@ const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content
 const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
 /// All calls, the most frequent first, because the router searches in order.
-pub(super) static ROUTES: [Route; 26] = [
+pub(super) static ROUTES: [Route; 28] = [
     Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
         .summary("Emit straight to connections")
         .takes_key()
@@ -162,6 +162,17 @@ pub(super) static ROUTES: [Route; 26] = [
         .query(Query::Last)
         .answers::<GrantReport>()
         .refuses(&[NO_SUCH, UNAVAILABLE]),
+    Route::new(GET, "/v1/plugins/{name}/cases", "listCases", Admin(|api, call| Box::pin(api.cases(call))))
+        .names(Names::Plugin)
+        .summary("The events on which a plugin failed, as case files")
+        .answers::<Cases>()
+        .refuses(&[NO_SUCH, UNAVAILABLE]),
+    Route::new(POST, "/v1/plugins/{name}/record", "recordPlugin", Admin(|api, call| Box::pin(api.record(call))))
+        .names(Names::Plugin)
+        .summary("What a plugin gets from now on, and what it makes of it")
+        .body(|schemas| json_body(true, schemas.read::<NewRecording>()))
+        .answers::<Recording>()
+        .refuses(&[NO_SUCH, CONFLICT, UNAVAILABLE, TOO_LARGE, NO_JSON]),
     Route::new(GET, "/healthz", "alive", Open(|_| Api::alive())).summary("Whether the host is alive"),
     Route::new(GET, "/readyz", "ready", Open(Api::ready)).summary("Whether the host takes work").refuses(&[NOT_READY]),
     Route::new(GET, "/metrics", "metrics", Open(Api::metrics)).summary("Figures in Prometheus' format"),

@@ -1,18 +1,19 @@
 //! Operators' calls about plugins.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use hyper::StatusCode;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::body;
+use super::body::{self, MAX_BODY_BYTES, Object, given_integer, parse};
 use super::config_file::ConfigFile;
 use super::route::OperatorCall;
 use super::state::Api;
 use crate::model::{ErrorCode, Failure};
 use crate::net::response::{Answer, json};
-use crate::plugin::{Change, GrantList, Load, LoadError, PluginReport, Source, Step};
+use crate::plugin::{CaseReport, Change, GrantList, Load, LoadError, PluginReport, Source, Step};
 
 /// All plugins.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -21,6 +22,38 @@ pub(super) struct Plugins {
     /// That the configuration file has changed since the host started, where it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
+}
+
+/// The events on which a plugin failed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Cases {
+    /// The newest first.
+    cases: Vec<CaseReport>,
+}
+
+/// What to record of a plugin.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewRecording {
+    /// The most events.
+    #[serde(deserialize_with = "given_integer")]
+    #[schemars(with = "u32", range(min = 1, max = 10_000))]
+    events: Option<u64>,
+    /// The most time.
+    #[serde(deserialize_with = "given_integer")]
+    #[schemars(with = "u32", range(min = 1, max = 60))]
+    seconds: Option<u64>,
+}
+
+/// The most events and the most time of a recording.
+const MAX_RECORDED: u64 = 10_000;
+const MAX_RECORDED_SECONDS: u64 = 60;
+
+/// What a plugin got, and what it made of it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Recording {
+    /// A case for each event, in the order of the events of each scope.
+    cases: Vec<serde_json::Value>,
 }
 
 /// A plugin that is loaded no more.
@@ -91,6 +124,33 @@ impl Api {
     pub(super) async fn grants(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let report = self.runtime.lifecycle().grants(&call.name()?, last(call.query)?).await?;
         Ok(json(StatusCode::OK, &report))
+    }
+
+    /// The events on which a plugin failed.
+    pub(super) async fn cases(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let cases = self.runtime.lifecycle().cases(&call.name()?)?;
+        Ok(json(StatusCode::OK, &Cases { cases }))
+    }
+
+    /// Records what a plugin gets.
+    pub(super) async fn record(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let name = call.name()?.into_owned();
+        if let Some(refused) = body::refuse_type(call.request.headers()) {
+            return Ok(refused);
+        }
+        let body = body::read_json(call.request, MAX_BODY_BYTES).await?;
+        let NewRecording { events, seconds } = parse::<Object<NewRecording>>(&body)?.0;
+        let events = events.filter(|events| (1..=MAX_RECORDED).contains(events));
+        let seconds = seconds.filter(|seconds| (1..=MAX_RECORDED_SECONDS).contains(seconds));
+        let (Some(events), Some(seconds)) = (events, seconds) else {
+            let message = format!("a recording has 1 to {MAX_RECORDED} events of 1 to {MAX_RECORDED_SECONDS} seconds");
+            return Err(Failure::new(ErrorCode::BadRequest, message));
+        };
+        tracing::info!(plugin = name, key = call.caller.name, events, seconds, "asked to record a plugin");
+        let within = Duration::from_secs(seconds);
+        let cases = self.runtime.lifecycle().record(&name, events as usize, within).await?;
+        let cases = cases.iter().map(|case| serde_json::to_value(case).unwrap_or_default()).collect();
+        Ok(json(StatusCode::OK, &Recording { cases }))
     }
 
     pub(super) async fn unload(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {

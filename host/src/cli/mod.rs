@@ -1,6 +1,8 @@
 //! The command line.
 
 mod api_client;
+mod cases;
+mod component_file;
 mod explain;
 mod grants;
 mod load_config;
@@ -60,6 +62,31 @@ enum Command {
     Plugin {
         #[command(subcommand)]
         command: plugin::PluginCommand,
+    },
+    /// Record what a plugin of a running host gets, and what it makes of it, for `roundhouse replay`.
+    Record {
+        /// The plugin's name.
+        #[arg(long, value_name = "NAME")]
+        plugin: String,
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// The most events, up to 10000.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        events: u32,
+        /// The most seconds, up to 60.
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        seconds: u32,
+        #[command(flatten)]
+        api: api_client::ApiArgs,
+    },
+    /// Have a component handle the events of a case file or a recording, and print what it makes of them. Needs no running host.
+    Replay {
+        /// The file: see `roundhouse plugin cases` and `roundhouse record`.
+        file: PathBuf,
+        /// The component.
+        #[arg(long, value_name = "FILE")]
+        plugin: PathBuf,
     },
     /// Prepare the database.
     Store {
@@ -165,7 +192,11 @@ pub fn run() -> ExitCode {
             logs.log_format.unwrap_or_else(|| LogFormat::configured(config.config.as_deref()))
         }
         // These commands are run by people, or for their standard output.
-        Command::Token(_) | Command::Plugin { .. } | Command::Store { .. } => LogFormat::Text,
+        Command::Token(_)
+        | Command::Plugin { .. }
+        | Command::Record { .. }
+        | Command::Replay { .. }
+        | Command::Store { .. } => LogFormat::Text,
     };
     // Besides their output, commands other than `serve` log only warnings and errors.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
@@ -178,6 +209,8 @@ pub fn run() -> ExitCode {
         },
         Command::Token(args) => token(args),
         Command::Plugin { command } => plugin::run(command),
+        Command::Record { plugin, out, events, seconds, api } => cases::record(&api, &plugin, (events, seconds), &out),
+        Command::Replay { file, plugin } => cases::replay_file(&file, &plugin),
         Command::Store { command: StoreCommand::Schema { role } } => print(&postgres_schema(role.as_deref())),
     };
     match done {

@@ -1,16 +1,16 @@
 //! `roundhouse plugin …`: the API's calls about plugins, from the command line.
 
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use serde_json::Value;
 
 use super::api_client::ApiArgs;
+use super::cases;
+use super::component_file::{checked, read};
 use super::grants::grants_text;
 use super::load_config::load_config;
 use super::output::{eprint, print, print_json};
@@ -71,6 +71,16 @@ pub(super) enum PluginCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// List the events on which a plugin failed, or write them as case files, which `roundhouse replay` reads.
+    Cases {
+        /// The plugin's name.
+        name: String,
+        /// Write the case files into this folder.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
     /// Print what a component says about itself. Needs no running host.
     Inspect {
         /// The component.
@@ -124,24 +134,12 @@ pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
             let path = format!("/v1/plugins/{}/grants{last}", checked(&name)?);
             print(&grants_text(&api.call(Method::GET, &path, Bytes::new())?, suggest)?)
         }
+        PluginCommand::Cases { name, out, api } => {
+            let cases = api.call(Method::GET, &format!("/v1/plugins/{}/cases", checked(&name)?), Bytes::new())?;
+            cases::list(&name, &cases, out.as_deref())
+        }
         PluginCommand::Inspect { file, config } => print_json(&inspect_file(&read(&file)?, config.as_deref())?),
     }
-}
-
-fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
-    // The host has a bound of its own; this one keeps a device or a disk image from filling memory.
-    const MOST_BYTES: u64 = 1 << 30;
-    let mut component = Vec::new();
-    let read = fs::File::open(file).and_then(|open| open.take(MOST_BYTES + 1).read_to_end(&mut component));
-    read.with_context(|| format!("cannot read {}", file.display()))?;
-    ensure!(component.len() as u64 <= MOST_BYTES, "{} is larger than {MOST_BYTES} bytes", file.display());
-    Ok(component)
-}
-
-fn checked(name: &str) -> anyhow::Result<&str> {
-    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    ensure!(is_name, "a plugin's name is lower-case letters, digits and hyphens");
-    Ok(name)
 }
 
 /// Inspects a component. Without a configuration it gets all grants that it requests, so that every component can be

@@ -86,23 +86,36 @@ impl<F: Feature> Simulation<F> {
         outcome: Outcome,
     ) -> Result<(Vec<Effect<Connection>>, StateChange), String> {
         let slot = self.scopes.get(&key.scope);
-        let rules = Rules {
-            manifest: &self.manifest,
-            room: &key.scope,
-            max_state_bytes: MAX_STATE_BYTES,
-            is_query: event.is_query(),
-            is_admission: matches!(event, Event::Message(message) if message.wants_reply && message.event == CONNECT_EVENT),
-            world: Connections { simulation: self, slot, event },
-        };
-        let state = match outcome.state {
-            crate::StateChange::Keep => StateChange::Keep,
-            crate::StateChange::Put(bytes) => StateChange::Put(bytes),
-            crate::StateChange::Clear => StateChange::Clear,
-        };
-        let (effects, state, _) = rules.check(outcome.effects.into_iter().map(raw_effect), state, |effect| effect)?;
+        let is_admission =
+            matches!(event, Event::Message(message) if message.wants_reply && message.event == CONNECT_EVENT);
+        let world = Connections { simulation: self, slot, event };
+        let kind = (event.is_query(), is_admission);
+        let (effects, state) = check_outcome(&self.manifest, &key.scope, kind, world, outcome)?;
         check_timers(slot, &effects)?;
         Ok((effects, state))
     }
+}
+
+/// Checks an outcome by the contract's rules alone. `kind`: whether the event is a query, and whether it asks whether a
+/// connection may open.
+///
+/// # Errors
+/// With the first rule that the outcome breaks.
+pub(super) fn check_outcome<W: World>(
+    manifest: &Manifest,
+    scope: &str,
+    (is_query, is_admission): (bool, bool),
+    world: W,
+    outcome: Outcome,
+) -> Result<(Vec<Effect<W::Connection>>, StateChange), String> {
+    let rules = Rules { manifest, room: scope, max_state_bytes: MAX_STATE_BYTES, is_query, is_admission, world };
+    let state = match outcome.state {
+        crate::StateChange::Keep => StateChange::Keep,
+        crate::StateChange::Put(bytes) => StateChange::Put(bytes),
+        crate::StateChange::Clear => StateChange::Clear,
+    };
+    let (effects, state, _) = rules.check(outcome.effects.into_iter().map(raw_effect), state, |effect| effect)?;
+    Ok((effects, state))
 }
 
 fn check_timers(slot: Option<&ScopeState>, effects: &[Effect<Connection>]) -> Result<(), String> {

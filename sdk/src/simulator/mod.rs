@@ -5,6 +5,7 @@
 //! A mistake of the author, rather than of a sender, panics: for example an event that the manifest does not list, or
 //! an outcome that differs when the same event is handled again.
 
+mod case;
 mod contract;
 mod documents;
 mod event;
@@ -30,6 +31,7 @@ use limits::check_bounds;
 use state::{Agenda, ClientState, Frame, Key};
 use store::Store;
 
+pub use case::replay_case;
 pub use simulation::Simulation;
 pub use state::{Connection, Delivery, Save};
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers may fail the test like the test itself")]
 
 mod away;
+mod case;
 mod connections;
 mod decoding;
 mod documents;

@@ -169,6 +169,8 @@ async fn openapi_description_matches_the_api() {
     let settings = "[[operations]]\ninclude-operation-id = \"readUser\"\nparameters = { \"path.id\" = \"ana\" }\n\
                     [[operations]]\ninclude-operation-id = \"readRoom\"\nparameters = { \"path.room\" = \"ticket:t1\" }\n\
                     [[operations]]\ninclude-operation-id = \"readPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\
+                    # A recording lasts for as long as is asked for.\n\
+                    [[operations]]\ninclude-operation-id = \"recordPlugin\"\nparameters = { \"path.name\" = \"absent\" }\n\
                     # A component that is none is refused, though it is bytes as they should be.\n\
                     [[operations]]\ninclude-operation-id = \"loadPlugin\"\n\
                     checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\

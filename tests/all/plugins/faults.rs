@@ -4,6 +4,8 @@ use roundhouse_tests::guests::{hostile, relabelled, ticket_collision};
 use roundhouse_tests::{TestClient, TestHost, eventually, faults_of_many, metric};
 use serde_json::{Value, json};
 
+use super::FAULTS;
+
 async fn host() -> TestHost {
     let host = TestHost::start();
     host.load("hostile", hostile("normal")).await;
@@ -22,25 +24,7 @@ async fn handler_fault_costs_one_event() {
     ben.emit_with_ack("ticket:view", json!({ "ticketId": "t1" })).await.unwrap();
     ben.drain().await;
     ana.emit_with_ack("hostile:count", json!({ "id": "a" })).await.unwrap();
-    for how in [
-        "spin",
-        "sleep",
-        "eat",
-        "recurse",
-        "panic",
-        "flood",
-        "too-many",
-        "too-much",
-        "elsewhere",
-        "everybody",
-        "undeclared",
-        "lost-attachment",
-        "join-elsewhere",
-        "disconnect",
-        "save",
-        "fat-state",
-        "stranger",
-    ] {
+    for how in FAULTS.into_iter().chain(["stranger"]) {
         let mut event = doing(how);
         event["with"] = json!(stranger);
         // Each fault comes from another user, because a user with repeated faults is refused.

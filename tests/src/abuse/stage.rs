@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use jsonwebtoken::Algorithm;
 
 use super::attack::Setting;
@@ -79,13 +79,4 @@ fn configuration(setting: Setting, authority: &TestAuthority) -> String {
          [plugins.hostile.grants]\naudiences = [\"all\"]\nactions = [\"save\"]\n\
          [[api_keys]]\nname = \"figures\"\nkey = \"{SECRET}\"\nscopes = [\"publish\", \"admin\"]\n"
     )
-}
-
-/// The component of a bundled feature, as it was built into the host beside this program.
-///
-/// # Errors
-/// If the component was not built.
-pub(super) fn bundled(library: &str) -> anyhow::Result<Vec<u8>> {
-    let path = crate::target_dir().join("components/wasm32-wasip2/release").join(library).with_extension("wasm");
-    std::fs::read(&path).with_context(|| format!("{}: run `cargo build --release`", path.display()))
 }

@@ -8,13 +8,16 @@
 //! - [`raw`]: manifests and outcomes as a component returns them, unchecked
 //! - [`Manifest`]: a checked manifest, with its [`Template`]s, [`EventLimits`], [`Permission`]s and [`Grants`]
 //! - [`Rules`]: the check of an outcome, against a [`World`], and its [`Uses`] of grants
+//! - [`case`]: calls of a feature as a file, to be replayed, and the [`differences`] between two builds
 //! - [`Arguments`], [`PayloadBounds`]: the form and the bounds of a payload
 //! - [`without_credentials`]: the `auth` of a handshake as features see it
 //! - [`is_valid_id`], [`is_valid_room`], [`is_invisible`]: names
 
 mod bounds;
+pub mod case;
 mod connect_refusal;
 mod credentials;
+mod difference;
 mod effect;
 mod event;
 mod event_limits;
@@ -35,6 +38,7 @@ mod uses;
 pub use bounds::PayloadBounds;
 pub use connect_refusal::ConnectRefusal;
 pub use credentials::without_credentials;
+pub use difference::differences;
 pub use effect::{Audience, Counted, Effect, MAX_SCOPE_TIMERS, MIN_CHAINED_MS, Payload};
 pub use event::{CONNECT_EVENT, MAX_EVENT_BYTES, RESERVED_EVENTS};
 pub use event_limits::EventLimits;

@@ -2,6 +2,7 @@
 
 pub(crate) mod bindings;
 pub(crate) mod cache;
+pub(crate) mod case;
 pub(crate) mod compile;
 pub(crate) mod convert;
 pub(crate) mod engine;

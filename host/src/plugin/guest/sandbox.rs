@@ -191,10 +191,20 @@ impl Instance {
         event: &Event,
         state: Option<&[u8]>,
     ) -> Result<Result<Outcome, Failure>, Fault> {
-        let result = convert::lend(event, |event| {
-            self.call(ticker, context.now, |feature, store| feature.call_handle(store, context, event, state))
-        });
-        Ok(result?.map_err(convert::failure))
+        convert::lend(event, |event| self.handle_lent(ticker, context, event, state))
+    }
+
+    /// Calls `handle` with an event in the form of the contract.
+    pub(crate) fn handle_lent(
+        &mut self,
+        ticker: &Ticker,
+        context: Context<'_>,
+        event: bindings::roundhouse::feature::events::Event<'_>,
+        state: Option<&[u8]>,
+    ) -> Result<Result<Outcome, Failure>, Fault> {
+        let now = context.now;
+        let handle = |feature: &Feature, store: &mut Store<_>| feature.call_handle(store, context, event, state);
+        Ok(self.call(ticker, now, handle)?.map_err(convert::failure))
     }
 
     /// Calls `migrate`.

@@ -7,6 +7,8 @@ pub(crate) mod follow;
 pub(crate) mod grants;
 pub(crate) mod install;
 pub(crate) mod record;
+pub(crate) mod recording;
+pub(crate) mod replay;
 pub(crate) mod report;
 pub(crate) mod requests;
 pub(crate) mod restore;

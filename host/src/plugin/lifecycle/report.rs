@@ -15,6 +15,7 @@ use crate::metrics::{Metrics, quantile};
 use crate::model::{Clock, Failure};
 use crate::plugin::guest::engine::{self, Ticker};
 use crate::plugin::load::bundled::bundled;
+use crate::plugin::load::cases::CaseReport;
 use crate::plugin::load::catalogue::{FailedStart, Plugin, PluginError};
 use crate::plugin::load::generation::{Generation, GenerationId, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
@@ -181,6 +182,17 @@ impl Inspection {
 /// # Errors
 /// With the step that refuses the component.
 pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Result<Inspection, LoadError> {
+    let (loader, ticker) = loader_for_inspection(config)?;
+    let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
+    ticker.stop();
+    inspection
+}
+
+/// A loader without a running host, and the ticker of its engine, which is to be stopped.
+///
+/// # Errors
+/// If this machine cannot run WebAssembly.
+pub(super) fn loader_for_inspection(config: &PluginConfig) -> Result<(Loader, Arc<Ticker>), LoadError> {
     let cannot = |error: String| LoadError::new(Step::Compile, error);
     let engine = engine::engine(config.most_memory()).map_err(|error| cannot(error.to_string()))?;
     let ticker =
@@ -191,9 +203,7 @@ pub fn inspect(component: &[u8], source: Source, config: &PluginConfig) -> Resul
     let loader =
         Loader::new(engine, cache, ticker.clone(), Arc::new(config.clone()), Clock::system(), metrics, Arc::default())
             .map_err(|error| cannot(error.to_string()))?;
-    let inspection = loader.prepare(component, None, source, |_| 1).map(|generation| Inspection::of(&generation));
-    ticker.stop();
-    inspection
+    Ok((loader, ticker))
 }
 
 impl Lifecycle {
@@ -232,6 +242,15 @@ impl Lifecycle {
             });
         }
         Ok(report)
+    }
+
+    /// The events on which a plugin failed, the newest first.
+    ///
+    /// # Errors
+    /// If there is no such plugin.
+    pub fn cases(&self, name: &str) -> Result<Vec<CaseReport>, Failure> {
+        let plugin = self.shared.plugin(name).ok_or_else(|| self.shared.no_plugin(name))?;
+        Ok(plugin.cases.reports())
     }
 
     pub(super) fn state_of(&self, plugin: &Plugin) -> PluginState {

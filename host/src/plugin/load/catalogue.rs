@@ -9,9 +9,11 @@ use roundhouse_contract::{PayloadBounds, Permission, ScopeAddress, Template};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::cases::Cases;
 use super::generation::Generation;
 use super::generation::Installed;
 use super::health::Health;
+use super::recorder::Recorder;
 use crate::hub::Watcher;
 use crate::ledger::{Account, Ledger};
 use crate::model::Failure;
@@ -45,6 +47,9 @@ pub(crate) struct Plugin {
     /// Events of the host that the component refused.
     refusals: AtomicU64,
     errors: Mutex<VecDeque<PluginError>>,
+    /// The events on which it failed.
+    pub(crate) cases: Cases,
+    pub(crate) recorder: Recorder,
 }
 
 /// The generations behind the running one, and the schemas whose states may be given up.
@@ -93,6 +98,8 @@ impl Plugin {
             evicted: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             errors: Mutex::default(),
+            cases: Cases::default(),
+            recorder: Recorder::default(),
         }
     }
 

@@ -62,8 +62,20 @@ pub struct PluginOptions {
     pub component_bytes: Option<usize>,
     /// Who may send which events, beyond what the manifest says.
     pub events: HashMap<String, EventPermission>,
+    /// What is left out of case files.
+    pub cases: CaseOptions,
     /// The settings that the feature reads.
     pub settings: serde_json::Map<String, serde_json::Value>,
+}
+
+/// What is left out of the case files of a plugin.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaseOptions {
+    /// Whether the claims of users stay in them.
+    pub keep_claims: bool,
+    /// Fields of events and states whose values are left out.
+    pub redact: Vec<String>,
 }
 
 impl Default for PluginConfig {
@@ -94,6 +106,7 @@ impl Default for PluginOptions {
             state_bytes: None,
             component_bytes: None,
             events: HashMap::new(),
+            cases: CaseOptions::default(),
             settings: serde_json::Map::new(),
         }
     }

@@ -59,6 +59,11 @@ impl Instances {
         }
     }
 
+    /// Whether the instance of a plugin has been called once only.
+    pub(super) fn is_fresh(&self, plugin: u32) -> bool {
+        self.warm.get(&plugin).is_none_or(|warm| warm.calls <= 1)
+    }
+
     pub(super) fn drop_instance(&mut self, plugin: u32) {
         self.warm.remove(&plugin);
     }

@@ -35,7 +35,11 @@ impl ThreadState {
     pub(super) fn invoke(&mut self, visit: &mut Visit<'_>) -> Handled {
         let Visit { plugin, event, .. } = *visit;
         let generation = plugin.current();
-        match self.call(visit, &generation) {
+        let called = self.call_or_retry(visit, &generation);
+        if plugin.recorder.is_on() && !matches!(called, Err(CallError::Pending(_))) {
+            self.record(visit, &generation);
+        }
+        match called {
             Ok((mut checked, present)) => {
                 plugin.health.succeeded();
                 let charged = self.charge(visit, &mut checked.effects);
@@ -52,7 +56,7 @@ impl ThreadState {
             }
             Err(CallError::Pending(questions)) => Handled::Pending(questions),
             Err(CallError::Fault(fault)) => {
-                self.note_fault(visit, &generation, &fault);
+                self.note_fault(visit, &generation, &fault.message);
                 let message = format!("the feature {} failed on this event", plugin.name);
                 Handled::Failed(Failure::new(ErrorCode::Internal, message))
             }
@@ -81,10 +85,11 @@ impl ThreadState {
     /// Calls the feature. Returns the checked outcome, and the state that the call got.
     fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
         let Visit { plugin, address, event, place, .. } = *visit;
+        self.called = None;
         self.check_bounds(visit).map_err(CallError::Refused)?;
         let seed = self.next_seed();
         let responsible = self.shared.responsible(event);
-        let Self { scopes, instances, shared, wakes, .. } = self;
+        let Self { scopes, instances, shared, wakes, called, .. } = self;
         let scope = place.map(|place| &scopes[place]);
         let instance = instances.warm(plugin.number, generation, &shared.ticker, wakes)?;
         let stored = scope.and_then(|scope| scope.state.as_ref());
@@ -100,6 +105,7 @@ impl ThreadState {
         };
         let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
         let context = context_of(shared, visit, scope, (generation, seed, &params));
+        *called = Some((seed, context.now));
         let state = present.bytes(stored);
         let started = Instant::now();
         let result = instance.lend(wakes, |instance| instance.handle(&shared.ticker, context, event, state));
@@ -122,7 +128,35 @@ impl ThreadState {
         Ok((checked, present))
     }
 
+    /// Calls the feature, and once more on a fresh instance if it trapped on one that had handled other events.
+    fn call_or_retry(
+        &mut self,
+        visit: &Visit<'_>,
+        generation: &Arc<Generation>,
+    ) -> Result<(Checked, Present), CallError> {
+        let first = self.call(visit, generation);
+        let Err(CallError::Fault(fault)) = &first else { return first };
+        let plugin = visit.plugin;
+        if !fault.is_trap || self.instances.is_fresh(plugin.number) {
+            return first;
+        }
+        self.instances.drop_instance(plugin.number);
+        let second = self.call(visit, generation);
+        if second.is_ok() {
+            plugin.traps.fetch_add(1, Ordering::Relaxed);
+            let id = &generation.id;
+            tracing::warn!(
+                plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
+                scope = %visit.address.key, event = %visit.event.name(),
+                "the plugin failed on an event, and not on a fresh instance, so something stays in its memory between events: {}",
+                fault.message
+            );
+        }
+        second
+    }
+
     fn note_fault(&mut self, visit: &Visit<'_>, generation: &Generation, fault: &str) {
+        self.keep_case(visit, generation, fault);
         let Visit { plugin, address, event, .. } = *visit;
         let now = self.shared.clock.uptime_ms();
         plugin.traps.fetch_add(1, Ordering::Relaxed);
@@ -181,7 +215,7 @@ impl ThreadState {
 }
 
 /// The facts beside an event, for a call with this seed.
-fn context_of<'a>(
+pub(super) fn context_of<'a>(
     shared: &Shared,
     visit: &Visit<'a>,
     scope: Option<&Scope>,
@@ -241,6 +275,6 @@ fn migrate(
         Err(cannot) if plugin.gives_up(stored.version) && !cannot.is_fault => {
             Ok(Present::GivenUp(kept.filter(|kept| kept.version == wanted).map(|kept| kept.bytes.clone())))
         }
-        Err(cannot) => Err(CallError::Fault(cannot.to_string())),
+        Err(cannot) => Err(CallError::Fault(cannot.to_string().into())),
     }
 }

@@ -6,6 +6,7 @@
 mod acks;
 mod admit;
 mod answers;
+mod cases;
 mod charges;
 pub(crate) mod clustered;
 mod commit;
@@ -13,7 +14,7 @@ mod deadlines;
 mod deferred;
 mod durable;
 mod durable_change;
-mod effect;
+pub(crate) mod effect;
 pub(crate) mod envelope;
 mod gather;
 pub(crate) mod inboxes;

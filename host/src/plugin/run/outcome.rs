@@ -24,12 +24,26 @@ pub(super) enum CallError {
     /// A backend has to be asked first.
     Pending(Questions),
     /// The component trapped, took too long or broke a rule.
-    Fault(String),
+    Fault(CallFault),
+}
+
+/// The fault of a call.
+pub(super) struct CallFault {
+    pub(super) message: String,
+    /// Whether another instance of the component may do better.
+    pub(super) is_trap: bool,
+}
+
+impl From<String> for CallFault {
+    fn from(message: String) -> Self {
+        Self { message, is_trap: false }
+    }
 }
 
 impl From<Fault> for CallError {
     fn from(fault: Fault) -> Self {
-        Self::Fault(fault.to_string())
+        let is_trap = matches!(fault, Fault::Trap(_));
+        Self::Fault(CallFault { message: fault.to_string(), is_trap })
     }
 }
 
@@ -66,7 +80,7 @@ pub(super) fn check_outcome(
         world,
     };
     let checked = effect::check(&rules, &address.key, outcome);
-    let mut checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}")))?;
+    let mut checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}").into()))?;
     if let Some(Effect::Refuse(_)) = checked.effects.first()
         && let Some(Effect::Refuse(refusal)) = checked.effects.pop()
     {

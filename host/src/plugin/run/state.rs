@@ -55,6 +55,8 @@ pub(super) struct ThreadState {
     pub(super) resuming: HashSet<u32>,
     /// The time of this thread that the timers of each plugin have used.
     pub(super) timer_time: HashMap<u32, Allowance>,
+    /// The seed of the last call, and its time in milliseconds since 1970; none if a component could not be called.
+    pub(super) called: Option<(u64, u64)>,
     seed: u64,
 }
 
@@ -100,6 +102,7 @@ impl ThreadState {
             wakes: WakeBatch::default(),
             resuming: HashSet::new(),
             timer_time: HashMap::new(),
+            called: None,
             // Different in each process and thread.
             seed: RandomState::new().hash_one(index),
         }

@@ -1,12 +1,26 @@
 //! Greedy behaviour: as much time, and as many of the host's resources, as the limits of one call allow.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use roundhouse_sdk::{Audience, Context, Failure, Member};
 use serde_json::{Value, json};
 
 use crate::feature::{Hostile, Noise};
+
+/// The messages that this instance has had.
+static HAD: AtomicU32 = AtomicU32::new(0);
+
+/// Notes a message.
+pub(crate) fn tire() {
+    HAD.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Panics on an instance that has had a message before this one.
+pub(crate) fn rest() {
+    assert!(HAD.load(Ordering::Relaxed) == 1, "this instance is tired");
+}
 
 /// Behaves as `how` says, with the amounts in `with`: `count`, `bytes` each, `work`, `after` milliseconds.
 pub(crate) fn take(cx: &mut Context<Hostile>, member: &Member, how: &str, with: &Value) -> Result<(), Failure> {

@@ -131,6 +131,7 @@ impl Feature for Hostile {
     }
 
     fn message(state: &mut State, cx: &mut Context<Self>, sender: &Sender, message: Message) -> Result<(), Failure> {
+        greed::tire();
         match behaviour() {
             "describe=traps" | "describe=durable-traps" => panic!("this build always fails"),
             // The panic comes at the event after one that changed the state.
@@ -292,6 +293,7 @@ fn misbehave(
     let noise = Noise { noise: "x" };
     match how {
         "spin" => spin(),
+        "tired" => greed::rest(),
         "burn" => greed::burn(with.as_u64().unwrap_or_default()),
         "sleep" => std::thread::sleep(Duration::from_secs(60)),
         "eat" => eat(),

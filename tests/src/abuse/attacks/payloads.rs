@@ -9,9 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{LARGEST, RATE, attack, many};
-use crate::abuse::stage::bundled;
 use crate::abuse::{Attack, Field, Flood, Handshake, line};
-use crate::guests::relabelled;
+use crate::guests::{bundled, relabelled};
 
 /// The events per second of each attack: below a connection's limit, and more than a thread can serve when each call
 /// takes its whole deadline.
