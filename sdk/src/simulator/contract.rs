@@ -12,6 +12,9 @@ use crate::{Audience, Audiences, Event, Feature, Outcome, Payload};
 /// The longest state that a host takes by default, in bytes.
 const MAX_STATE_BYTES: usize = 64 * 1024;
 
+/// Effects that break no rule, and the change of the state.
+type Checked<C> = (Vec<Effect<C>>, StateChange);
+
 /// Checks a manifest as a host gets it: converted to the contract's types.
 ///
 /// # Errors
@@ -84,7 +87,7 @@ impl<F: Feature> Simulation<F> {
         key: &Key,
         event: &Event,
         outcome: Outcome,
-    ) -> Result<(Vec<Effect<Connection>>, StateChange), String> {
+    ) -> Result<Checked<Connection>, String> {
         let slot = self.scopes.get(&key.scope);
         let is_admission =
             matches!(event, Event::Message(message) if message.wants_reply && message.event == CONNECT_EVENT);
@@ -107,7 +110,7 @@ pub(super) fn check_outcome<W: World>(
     (is_query, is_admission): (bool, bool),
     world: W,
     outcome: Outcome,
-) -> Result<(Vec<Effect<W::Connection>>, StateChange), String> {
+) -> Result<Checked<W::Connection>, String> {
     let rules = Rules { manifest, room: scope, max_state_bytes: MAX_STATE_BYTES, is_query, is_admission, world };
     let state = match outcome.state {
         crate::StateChange::Keep => StateChange::Keep,
