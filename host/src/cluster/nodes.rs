@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn node_is_missed_for_the_time_of_its_silence() {
+    fn given_up_node_is_missed_for_a_while() {
         let mut observer = Observer::default();
         observer.note_beats(0, &beats(&[(1, 5), (2, 7)]));
         observer.note_beats(1000, &beats(&[(2, 8)]));

@@ -302,8 +302,8 @@ async fn others_do_not_inherit_a_connection() {
 }
 
 #[tokio::test]
-async fn upgrade_while_a_connection_is_on_its_way_is_answered() {
-    let Some(cluster) = cluster("upgrade_while_a_connection_is_on_its_way_is_answered", 2).await else { return };
+async fn upgrade_during_a_connections_move_is_answered() {
+    let Some(cluster) = cluster("upgrade_during_a_connections_move_is_answered", 2).await else { return };
     let mut ana = cluster.socketio_client(0, "ana").await;
     emit_number(&cluster, 0, &json!({ "user": "ana" }), 1).await;
     ana.expect_event("number").await;

@@ -165,16 +165,8 @@ impl Shared {
         match output {
             Output::Publish(publication) => drop(self.hub.publish(publication, wakes)),
             Output::Ask { connection, ask, outgoing, scope, timeout_ms } => {
-                let now = self.clock.uptime_ms();
-                for (id, connection) in node.asks.sweep(now) {
-                    self.hub.take_ack(connection, id);
-                }
-                let id = node.asks.add(Owed { scope, ask, connection, until_ms: now + timeout_ms });
-                if self.hub.expect_ack(connection, id) {
-                    self.tell_shard(connection, ShardCommand::Ask { connection, id, outgoing }, wakes);
-                } else {
-                    self.answered_ask(node, id, Err(AckMissing::Disconnected));
-                }
+                let until_ms = self.clock.uptime_ms() + timeout_ms;
+                self.ask_here(node, Owed { scope, ask, connection, until_ms }, outgoing, wakes);
             }
             Output::Join { connection, room, scope, is_told } => {
                 self.join_here(connection, &room, &scope, is_told, wakes);
@@ -189,16 +181,7 @@ impl Shared {
                     });
                 }
             }
-            Output::Watch { connection, scope, is_told } => {
-                let Some((plugin, address)) = self.scope_of_wire(&scope) else { return };
-                if is_told && !self.may_join(connection, &scope.key, Action::Subscribe) {
-                    return self.tell_departure(connection, &scope, LeftReason::Disconnected);
-                }
-                match self.hub.watch(connection, (plugin.number, address.key.clone())) {
-                    true => self.catch_up(connection, plugin, address),
-                    false => self.tell_departure(connection, &scope, LeftReason::Disconnected),
-                }
-            }
+            Output::Watch { connection, scope, is_told } => self.watch_here(connection, &scope, is_told),
             Output::Unwatch { connection, scope } => {
                 if let Some((plugin, address)) = self.scope_of_wire(&scope) {
                     self.hub.unwatch(connection, plugin.number, &address.key);
@@ -216,6 +199,31 @@ impl Shared {
                     self.answer(forwarded.event.name(), forwarded.reply, outcome_of_wire(outcome), wakes);
                 }
             }
+        }
+    }
+
+    /// Sends a client an event that it is to acknowledge.
+    fn ask_here(self: &Arc<Self>, node: &Node, owed: Owed, outgoing: Arc<Outgoing>, wakes: &WakeBatch) {
+        for (id, connection) in node.asks.sweep(self.clock.uptime_ms()) {
+            self.hub.take_ack(connection, id);
+        }
+        let connection = owed.connection;
+        let id = node.asks.add(owed);
+        if self.hub.expect_ack(connection, id) {
+            self.tell_shard(connection, ShardCommand::Ask { connection, id, outgoing }, wakes);
+        } else {
+            self.answered_ask(node, id, Err(AckMissing::Disconnected));
+        }
+    }
+
+    fn watch_here(self: &Arc<Self>, connection: ConnId, scope: &WireScope, is_told: bool) {
+        let Some((plugin, address)) = self.scope_of_wire(scope) else { return };
+        if is_told && !self.may_join(connection, &scope.key, Action::Subscribe) {
+            return self.tell_departure(connection, scope, LeftReason::Disconnected);
+        }
+        match self.hub.watch(connection, (plugin.number, address.key.clone())) {
+            true => self.catch_up(connection, plugin, address),
+            false => self.tell_departure(connection, scope, LeftReason::Disconnected),
         }
     }
 

@@ -209,15 +209,7 @@ impl Shared {
             Question::Connection(id) => {
                 Reply { page: page(hub.connection(ConnId::from_bits(id)).into_iter().collect()), ..Reply::default() }
             }
-            Question::Room { room, after, limit } => {
-                let Some(found) = hub.page_of_room(&room, after.map(ConnId::from_bits), limit) else {
-                    return Reply::default();
-                };
-                let members = hub.members(&room);
-                let users = members.iter().filter_map(|id| Some(hub.identity(*id)?.user.to_string())).collect();
-                let (connections, page) = (found.size.connections, page(found.page.connections));
-                Reply { connections, users, page, ..Reply::default() }
-            }
+            Question::Room { room, after, limit } => self.reply_room(&room, after, limit),
             Question::CloseConnection { connection, reason } => {
                 let is_here = hub.disconnect_one(ConnId::from_bits(connection), &reason);
                 Reply { connections: usize::from(is_here), ..Reply::default() }
@@ -247,6 +239,14 @@ impl Shared {
             | Question::Find { .. }
             | Question::Release(_) => Reply::default(),
         }
+    }
+
+    fn reply_room(&self, room: &str, after: Option<u64>, limit: usize) -> Reply {
+        let hub = &self.hub;
+        let Some(found) = hub.page_of_room(room, after.map(ConnId::from_bits), limit) else { return Reply::default() };
+        let users = hub.members(room).iter().filter_map(|id| Some(hub.identity(*id)?.user.to_string())).collect();
+        let page = found.page.connections.into_iter().map(Into::into).collect();
+        Reply { connections: found.size.connections, users, page, ..Reply::default() }
     }
 
     /// Asks this node and all others. The answer of this node is the first.
