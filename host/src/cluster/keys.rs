@@ -30,7 +30,7 @@ impl Keys {
         format!("{}{{nodes}}:run", self.prefix)
     }
 
-    /// What all nodes know, and nobody else.
+    /// The secret from which all nodes derive the secrets of connections' sessions.
     pub(super) fn secret(&self) -> String {
         format!("{}{{nodes}}:secret", self.prefix)
     }

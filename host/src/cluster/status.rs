@@ -13,7 +13,7 @@ pub(super) struct Status {
     pub(super) me: AtomicU16,
     pub(super) is_up: AtomicBool,
     pub(super) view: ArcSwap<View>,
-    /// What all nodes know, and nobody else.
+    /// The secret from which all nodes derive the secrets of connections' sessions.
     pub(super) secret: ArcSwap<Vec<u8>>,
 }
 

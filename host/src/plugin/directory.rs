@@ -12,7 +12,8 @@ use crate::model::{ConnId, Failure};
 
 /// Connections on all nodes of a cluster. Each answer is exact if no connection comes or goes meanwhile.
 impl Runtime {
-    fn node(&self) -> Option<&Arc<Node>> {
+    /// This host as a node of its cluster, if it is in one.
+    pub(super) fn node(&self) -> Option<&Arc<Node>> {
         self.0.shared.node.as_ref()
     }
 

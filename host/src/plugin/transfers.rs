@@ -1,6 +1,5 @@
 //! Connections of other nodes of the cluster that go on here, because their clients have come back to this one.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -12,8 +11,10 @@ use super::runtime::Runtime;
 use crate::hub::{Claim, Joined, Released, WakeBatch};
 use crate::model::{ConnId, NodeId};
 
-/// The time in which a node that is silent is given up and its partitions are taken by others, and between two questions whether they are.
+/// The time in which a silent node is given up and others take its partitions.
 const TAKEN_WITHIN: Duration = Duration::from_secs(3);
+
+/// The time between two questions whether they have been taken.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What became of a claim.
@@ -47,14 +48,10 @@ impl Claimed {
 }
 
 impl Runtime {
-    fn clustered(&self) -> Option<&Arc<Node>> {
-        self.0.shared.node.as_ref()
-    }
-
     /// Sets the number of this host in its cluster.
     pub fn set_node(&self, number: NodeId) {
         self.0.shared.hub.set_node(number);
-        if let Some(node) = self.clustered() {
+        if let Some(node) = self.node() {
             node.count_as(number);
         }
     }
@@ -62,7 +59,7 @@ impl Runtime {
     /// A secret for a connection's session, which any node can tell from others without having met the connection: its first two
     /// bytes are random, and the others depend on them. `None` without a cluster.
     pub fn session_secret(&self, id: ConnId, place: &str, salt: u16) -> Option<u128> {
-        let node = self.clustered()?;
+        let node = self.node()?;
         let mut message = [id.to_bits().to_be_bytes().as_slice(), &salt.to_be_bytes()].concat();
         message.extend_from_slice(place.as_bytes());
         let code = node.cluster.authenticate(&message);
@@ -74,14 +71,14 @@ impl Runtime {
 
     /// Whether a connection that is not here may be on another node.
     pub fn may_be_abroad(&self, id: ConnId) -> bool {
-        let Some(node) = self.clustered() else { return false };
+        let Some(node) = self.node() else { return false };
         id.node() != self.0.shared.hub.node() || node.transfers.node_of(id).is_some()
     }
 
     /// Claims a connection of another node for its client: from the node that it was on last, as far as is known, from those at
     /// which it went on since, and in the end from all others.
     pub async fn claim(&self, id: ConnId, claim: Claim) -> Whereabouts {
-        let Some(node) = self.clustered() else { return Whereabouts::Gone };
+        let Some(node) = self.node() else { return Whereabouts::Gone };
         let mut unasked = node.cluster.others();
         let (mut to, mut silent) = (self.last_node(node, id), None);
         while !unasked.is_empty() {
@@ -121,7 +118,7 @@ impl Runtime {
     /// A connection whose node `gone` is silent, as the owners of its scopes know it, if its user is the client's. `None` where
     /// they know none, or have told that it has gone, or the node lives all the same.
     pub async fn inherit(&self, id: ConnId, user: &str, gone: NodeId) -> Option<Claimed> {
-        let (shared, node) = (&self.0.shared, self.clustered()?);
+        let (shared, node) = (&self.0.shared, self.node()?);
         let question = Question::Find { connection: id.to_bits(), user: user.to_owned(), gone: gone.0 };
         let ask = async || {
             let (here, others) = tokio::join!(
@@ -145,7 +142,7 @@ impl Runtime {
 
     /// Gives a connection that was claimed the rooms and watching scopes that it has. Returns whether it may have as many.
     pub fn adopt_memberships(&self, id: ConnId, claimed: &Claimed) -> bool {
-        if let Some(node) = self.clustered() {
+        if let Some(node) = self.node() {
             node.transfers.came(id);
         }
         self.join(id, &claimed.memberships)
@@ -190,7 +187,7 @@ impl Runtime {
 
     /// Has a node give up a connection that was claimed. `None` where it has not done so in time.
     pub async fn release(&self, id: ConnId, claimed: &Claimed) -> Option<Released> {
-        let (shared, node) = (&self.0.shared, self.clustered()?);
+        let (shared, node) = (&self.0.shared, self.node()?);
         let question = Question::Release(id.to_bits());
         let answers = shared.ask_nodes(node, vec![claimed.from], &question, ANSWER_WITHIN).await;
         let released = answers.into_iter().find_map(|(_, reply)| reply?.released)?;
@@ -207,7 +204,7 @@ impl Runtime {
     /// Whether a client of the plain protocol may resume a connection of this user on another node. `None` where a node does
     /// not answer.
     pub async fn has_session_abroad(&self, user: &str) -> Option<bool> {
-        let Some(node) = self.clustered() else { return Some(false) };
+        let Some(node) = self.node() else { return Some(false) };
         let question = Question::HasSession(user.to_owned());
         let answers = self.0.shared.ask_nodes(node, node.cluster.others(), &question, ANSWER_WITHIN).await;
         answers.into_iter().map(|(_, reply)| Some(reply?.connections > 0)).try_fold(false, |any, has| Some(any || has?))
@@ -215,6 +212,6 @@ impl Runtime {
 
     /// Whether there are other nodes, on which clients may go on.
     pub fn has_other_nodes(&self) -> bool {
-        self.clustered().is_some_and(|node| !node.cluster.others().is_empty())
+        self.node().is_some_and(|node| !node.cluster.others().is_empty())
     }
 }

@@ -1,9 +1,9 @@
 //! Case files of a host as native tests.
 
+use roundhouse_contract::World;
 use roundhouse_contract::case::{
     Case, CaseContext, CaseEvent, CaseMember, CaseOrigin, CasePayload, CaseStoreFailure, Octets,
 };
-use roundhouse_contract::{CONNECT_EVENT, World};
 
 use super::contract::{check_manifest, check_outcome};
 use crate::bindings::roundhouse::feature::{events, types};
@@ -32,11 +32,9 @@ pub fn replay_case<F: Feature>(text: &str) -> Result<Outcome, Failure> {
     });
     let scope = case.context.scope.clone();
     let event = Event::from(event_of(case.event));
-    let is_admission =
-        matches!(&event, Event::Message(message) if message.wants_reply && message.event == CONNECT_EVENT);
-    let is_query = event.is_query();
+    let kind = (event.is_query(), event.is_admission());
     let outcome = dispatch::handle::<F>(events::Context::from(case.context).into(), event, state.as_deref())?;
-    let checked = check_outcome(&manifest, &scope, (is_query, is_admission), Anybody, outcome.clone());
+    let checked = check_outcome(&manifest, &scope, kind, Anybody, outcome.clone());
     if let Err(why) = checked {
         panic!("it returned {why}");
     }
@@ -45,7 +43,7 @@ pub fn replay_case<F: Feature>(text: &str) -> Result<Outcome, Failure> {
 
 /// Makes a case file a test: it passes unless the feature fails on the event.
 ///
-/// ```ignore
+/// ```text
 /// roundhouse_sdk::case!(empty_name_is_no_fault: Door, "cases/door-3.case");
 /// ```
 #[macro_export]
@@ -59,7 +57,7 @@ macro_rules! case {
     };
 }
 
-/// The connections of a case: who was connected then, nobody knows.
+/// The connections of a case, which does not tell who was connected: every connection is taken for one.
 struct Anybody;
 
 impl World for Anybody {

@@ -1,7 +1,7 @@
 //! A feature's manifest, events and outcomes, checked by the contract's rules.
 
 use roundhouse_contract::raw::{self, StateChange};
-use roundhouse_contract::{CONNECT_EVENT, Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
+use roundhouse_contract::{Effect, Grants, MAX_SCOPE_TIMERS, Manifest, Rules, World};
 
 use super::event;
 use super::simulation::Simulation;
@@ -89,10 +89,8 @@ impl<F: Feature> Simulation<F> {
         outcome: Outcome,
     ) -> Result<Checked<Connection>, String> {
         let slot = self.scopes.get(&key.scope);
-        let is_admission =
-            matches!(event, Event::Message(message) if message.wants_reply && message.event == CONNECT_EVENT);
         let world = Connections { simulation: self, slot, event };
-        let kind = (event.is_query(), is_admission);
+        let kind = (event.is_query(), event.is_admission());
         let (effects, state) = check_outcome(&self.manifest, &key.scope, kind, world, outcome)?;
         check_timers(slot, &effects)?;
         Ok((effects, state))

@@ -13,6 +13,11 @@ impl Event {
         matches!(self, Self::Query(_) | Self::Gathered(..))
     }
 
+    /// Whether the event asks whether a connection may open.
+    pub(super) fn is_admission(&self) -> bool {
+        matches!(self, Self::Message(message) if message.wants_reply && message.event == CONNECT_EVENT)
+    }
+
     /// Whether a client or service sent the event, and not the host.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self, Self::Message(message) if message.event != CONNECT_EVENT)

@@ -194,7 +194,7 @@ fn lend_member<T>(member: &CaseMember, call: impl FnOnce(types::Member<'_>) -> T
 }
 
 fn lend_payload<T>(payload: &CasePayload, call: impl FnOnce(types::PayloadParam<'_>) -> T) -> T {
-    // What is no number in a file that somebody changed by hand is no attachment.
+    // In a file edited by hand, an attachment whose digits are not hexadecimal is left out.
     let attachments: Vec<Vec<u8>> = payload.attachments.iter().filter_map(Octets::to_bytes).collect();
     let attachments: Vec<&[u8]> = attachments.iter().map(Vec::as_slice).collect();
     call(types::PayloadParam { args: payload.args.get(), attachments: &attachments })

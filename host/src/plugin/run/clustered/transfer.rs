@@ -261,6 +261,7 @@ impl ThreadState {
         is_settled: bool,
     ) {
         let (plugin, key) = (&envelope.plugin, &envelope.address.key);
+        let scope = WireScope::of(plugin, key);
         let place = self.scopes.find(plugin.number, key);
         if let Some(member) = place.and_then(|place| self.scopes[place].members.get_mut(&connection)) {
             match is_settled {
@@ -270,11 +271,9 @@ impl ThreadState {
             self.mark_member(plugin, key, connection);
         } else {
             // It has left since the other node told what it takes part in.
-            let scope = WireScope::of(plugin, key);
             self.output(key, [to], Output::Leave { connection, room: key.clone(), scope: scope.clone() });
-            self.output(key, [to], Output::Unwatch { connection, scope });
+            self.output(key, [to], Output::Unwatch { connection, scope: scope.clone() });
         }
-        let scope = WireScope::of(plugin, key);
         let told = if is_settled { to } else { from };
         self.output(key, [told], Output::Placed { connection, scope });
         self.settle(envelope, None);
