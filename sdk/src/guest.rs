@@ -336,6 +336,7 @@ fn extensions(manifest: &Manifest) -> Vec<(String, String)> {
         ("connect-admission", !admits, serde_json::json!(admits)),
         ("permissions", permissions.is_empty(), serde_json::json!(permissions)),
         ("migrate-down", manifest.migrates_down_to.is_empty(), serde_json::json!(manifest.migrates_down_to)),
+        ("partial-migration", !manifest.migrates_partially, serde_json::json!(manifest.migrates_partially)),
     ]
     .into_iter()
     .filter(|(_, is_empty, _)| !is_empty)

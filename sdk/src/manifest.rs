@@ -30,6 +30,8 @@ pub struct Manifest {
     pub namespaces: Vec<String>,
     /// The older schema versions that [`Feature::migrate_down`](crate::Feature::migrate_down) can produce.
     pub migrates_down_to: Vec<u32>,
+    /// Whether scopes that [`Feature::migrate`](crate::Feature::migrate) fails on stay on the build before.
+    pub migrates_partially: bool,
     /// The limits of payloads without limits of their own: events of clients, acknowledgements of clients, and the `auth` of
     /// [connections](Scope::on_connect).
     pub limits: EventLimits,
@@ -134,6 +136,7 @@ impl Manifest {
             needs: Needs::default(),
             namespaces: Vec::new(),
             migrates_down_to: Vec::new(),
+            migrates_partially: false,
             limits: EventLimits::default(),
         }
     }
@@ -159,6 +162,14 @@ impl Manifest {
     #[must_use]
     pub fn migrates_down_to(mut self, versions: impl IntoIterator<Item = u32>) -> Self {
         self.migrates_down_to.extend(versions);
+        self
+    }
+
+    /// Has scopes whose state [`Feature::migrate`](crate::Feature::migrate) fails on stay on the build before, until a later
+    /// build can migrate them. Otherwise one such state has the whole build refused.
+    #[must_use]
+    pub fn migrates_partially(mut self) -> Self {
+        self.migrates_partially = true;
         self
     }
 

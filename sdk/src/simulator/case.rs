@@ -1,8 +1,11 @@
 //! Case files of a host as native tests.
 
+use std::fmt;
+
 use roundhouse_contract::World;
 use roundhouse_contract::case::{
-    Case, CaseContext, CaseEvent, CaseMember, CaseOrigin, CasePayload, CaseStoreFailure, Octets,
+    Case, CaseContext, CaseEnd, CaseEvent, CaseMember, CaseOrigin, CasePayload, CaseStoreFailure, Octets, describe,
+    state_json,
 };
 
 use super::contract::{check_manifest, check_outcome};
@@ -19,6 +22,23 @@ use crate::{Event, Failure, Feature, Outcome, dispatch};
 /// of this feature.
 pub fn replay_case<F: Feature>(text: &str) -> Result<Outcome, Failure> {
     let case = Case::read(text).unwrap_or_else(|why| panic!("{why}"));
+    replay_checked::<F>(case).map(|(outcome, _)| outcome)
+}
+
+/// Has a feature handle the event of a case file, and tells what it made of it in the words of the file: the same as `end` in the
+/// file if the build that had it does the same.
+///
+/// # Panics
+/// As [`replay_case`].
+pub fn case_end<F: Feature>(text: &str) -> CaseEnd {
+    let case = Case::read(text).unwrap_or_else(|why| panic!("{why}"));
+    match replay_checked::<F>(case) {
+        Ok((_, end)) => end,
+        Err(Failure { code, message, .. }) => CaseEnd::Refused(format!("{code}: {message}")),
+    }
+}
+
+fn replay_checked<F: Feature>(case: Case) -> Result<(Outcome, CaseEnd), Failure> {
     let manifest = check_manifest(F::describe()).unwrap_or_else(|why| panic!("the manifest: {why}"));
     assert_eq!(case.build.name, manifest.name, "the case is of another feature");
     let state = case.state.map(|state| {
@@ -34,11 +54,10 @@ pub fn replay_case<F: Feature>(text: &str) -> Result<Outcome, Failure> {
     let event = Event::from(event_of(case.event));
     let kind = (event.is_query(), event.is_admission());
     let outcome = dispatch::handle::<F>(events::Context::from(case.context).into(), event, state.as_deref())?;
-    let checked = check_outcome(&manifest, &scope, kind, Anybody, outcome.clone());
-    if let Err(why) = checked {
-        panic!("it returned {why}");
-    }
-    Ok(outcome)
+    let (effects, change) = check_outcome(&manifest, &scope, kind, Anybody, outcome.clone())
+        .unwrap_or_else(|why| panic!("it returned {why}"));
+    let end = CaseEnd::Handled { effects: effects.iter().map(describe).collect(), state: state_json(&change) };
+    Ok((outcome, end))
 }
 
 /// Makes a case file a test: it passes unless the feature fails on the event.
@@ -60,18 +79,28 @@ macro_rules! case {
 /// The connections of a case, which does not tell who was connected: every connection is taken for one.
 struct Anybody;
 
-impl World for Anybody {
-    type Connection = u64;
+/// A connection, by the number in its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct CaseConnection(u64);
 
-    fn connection(&self, id: &str) -> Option<u64> {
-        u64::from_str_radix(id, 16).ok()
+impl fmt::Display for CaseConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl World for Anybody {
+    type Connection = CaseConnection;
+
+    fn connection(&self, id: &str) -> Option<CaseConnection> {
+        u64::from_str_radix(id, 16).ok().map(CaseConnection)
     }
 
-    fn is_known(&self, _: u64) -> bool {
+    fn is_known(&self, _: CaseConnection) -> bool {
         true
     }
 
-    fn has_come(&self, _: u64) -> bool {
+    fn has_come(&self, _: CaseConnection) -> bool {
         true
     }
 }

@@ -31,7 +31,7 @@ use limits::check_bounds;
 use state::{Agenda, ClientState, Frame, Key};
 use store::Store;
 
-pub use case::replay_case;
+pub use case::{case_end, replay_case};
 pub use simulation::Simulation;
 pub use state::{Connection, Delivery, Save};
 

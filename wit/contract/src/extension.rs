@@ -12,6 +12,9 @@ const NAMESPACES: &str = "socketio-namespaces";
 /// The extension that lists the older schemas to which the build can migrate its states.
 const MIGRATE_DOWN: &str = "migrate-down";
 
+/// The extension by which a scope whose state cannot be migrated stays on the build before.
+const PARTIAL_MIGRATION: &str = "partial-migration";
+
 /// The extension that lists the scopes that get the events `away` and `back`.
 const PRESENCE: &str = "presence";
 
@@ -33,6 +36,8 @@ pub(crate) struct Extensions {
     pub(crate) presence: BTreeSet<String>,
     /// The older schemas to which the build can migrate its states.
     pub(crate) migrates_down_to: BTreeSet<u32>,
+    /// Whether a scope whose state cannot be migrated stays on the build before.
+    pub(crate) migrates_partially: bool,
     /// The bounds of payloads.
     pub(crate) limits: EventLimits,
     /// Whether the feature decides whether a connection opens.
@@ -52,6 +57,10 @@ pub(crate) fn read(extensions: &[(String, String)], state_version: u32) -> Resul
             serde_json::from_str(value)
                 .map_err(|error| format!("the extension {extension} must be a JSON array of names: {error}"))
         };
+        let flag = || -> Result<bool, String> {
+            serde_json::from_str(value)
+                .map_err(|error| format!("the extension {extension} must be true or false: {error}"))
+        };
         match extension.as_str() {
             NAMESPACES => {
                 let names = names()?;
@@ -59,10 +68,8 @@ pub(crate) fn read(extensions: &[(String, String)], state_version: u32) -> Resul
                 read.namespaces.extend(names);
             }
             PRESENCE => read.presence.extend(names()?),
-            ADMISSION => {
-                read.admits = serde_json::from_str(value)
-                    .map_err(|error| format!("the extension {ADMISSION} must be true or false: {error}"))?;
-            }
+            ADMISSION => read.admits = flag()?,
+            PARTIAL_MIGRATION => read.migrates_partially = flag()?,
             permissions::EXTENSION => read.permissions = permissions::read(value)?,
             event_limits::EXTENSION => read.limits = EventLimits::read(value)?,
             MIGRATE_DOWN => read.migrates_down_to.extend(schemas(value, state_version)?),
@@ -150,6 +157,15 @@ mod tests {
         assert_eq!(listed("[2, 1]"), Ok([1, 2].into()));
         assert!(listed("[3]").unwrap_err().contains("schema 3"));
         assert!(listed("2").unwrap_err().contains("must be a JSON array"));
+    }
+
+    #[test]
+    fn partial_migration_is_true_or_false() {
+        let asked = |value: &str| {
+            read(&[(PARTIAL_MIGRATION.to_owned(), value.to_owned())], 3).map(|read| read.migrates_partially)
+        };
+        assert_eq!((asked("true"), asked("false")), (Ok(true), Ok(false)));
+        assert!(asked("[]").unwrap_err().contains("partial-migration must be true or false"));
     }
 
     #[test]

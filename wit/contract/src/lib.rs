@@ -32,6 +32,7 @@ mod placeholders;
 pub mod raw;
 mod rules;
 mod surrogates;
+mod tally;
 mod template;
 mod uses;
 
@@ -52,5 +53,6 @@ pub use permissions::Permission;
 pub use placeholders::{BadPlaceholders, MAX_ATTACHMENTS, check_placeholders};
 pub use rules::{Refusal, Rules, World};
 pub use surrogates::without_lone_surrogates;
+pub use tally::{Kind, Tally};
 pub use template::{ScopeAddress, Template};
 pub use uses::Uses;

@@ -54,6 +54,8 @@ pub struct Manifest {
     pub namespaces: BTreeSet<String>,
     /// The older schemas to which the build can migrate its states.
     pub migrates_down_to: BTreeSet<u32>,
+    /// Whether a scope whose state cannot be migrated stays on the build before; otherwise the build is not loaded.
+    pub migrates_partially: bool,
     /// The bounds of payloads.
     pub limits: EventLimits,
     /// The queries that the feature answers, by name: the index in [`Manifest::scopes`] of the scope that answers, or
@@ -129,6 +131,7 @@ impl Manifest {
             admits: extensions.admits,
             namespaces: extensions.namespaces,
             migrates_down_to: extensions.migrates_down_to,
+            migrates_partially: extensions.migrates_partially,
             limits: extensions.limits,
             queries,
             emits: manifest.emits.into_iter().collect(),
@@ -234,6 +237,9 @@ fn check_routes(
             continue;
         }
         check_event(&event)?;
+        if origins.is_empty() {
+            return Err(format!("the route of {event} names no origin: it is client or service"));
+        }
         if let Some(unknown) = origins.iter().find(|origin| !matches!(origin.as_str(), "client" | "service")) {
             return Err(format!("the route of {event} names the origin {unknown:?}: it is client or service"));
         }

@@ -1,6 +1,7 @@
 //! Case files: one call of a feature, with all that it got and what came of it, as JSON. The same input gives the same output,
 //! so a case can be replayed anywhere: by another build, or in a native test.
 
+mod describe;
 mod end;
 mod event;
 mod octets;
@@ -9,9 +10,11 @@ mod redact;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use describe::{describe, json_or_text, state_json};
 pub use end::{CaseEffect, CaseEnd};
 pub use event::{CaseEvent, CaseMember, CaseOrigin, CasePage, CasePayload, CaseStoreFailure};
 pub use octets::Octets;
+pub use redact::redact_fields;
 
 /// The version of the format.
 pub const CASE_FORMAT: u32 = 1;

@@ -52,6 +52,13 @@ impl Case {
     }
 }
 
+/// Leaves the values of these fields out, wherever they are.
+pub fn redact_fields(value: &mut Value, fields: &[String]) {
+    for field in fields {
+        redact(value, field);
+    }
+}
+
 /// Replaces the values of a field. Returns how many.
 fn redact(value: &mut Value, field: &str) -> usize {
     match value {
