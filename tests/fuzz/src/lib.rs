@@ -1,4 +1,5 @@
-//! The host's codecs, compiled in place without the rest of the host, and properties that hold for any bytes.
+//! The host's codecs, compiled in place without the rest of the host, and properties that hold for any bytes; and those of the
+//! contract's checks.
 
 #[path = "../../../host/src/model/mod.rs"]
 pub mod model;
@@ -6,3 +7,4 @@ pub mod model;
 pub mod protocol;
 
 pub mod checks;
+pub mod contract;

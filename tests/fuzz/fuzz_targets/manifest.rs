@@ -1,0 +1,6 @@
+//! See `contract::manifest`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    roundhouse_fuzz::contract::manifest(data);
+});
