@@ -2,6 +2,7 @@
 
 mod cluster;
 mod limit;
+mod plugin;
 
 use prometheus::core::Collector as _;
 use prometheus::{
@@ -11,6 +12,7 @@ use prometheus::{
 pub use self::cluster::ClusterMetrics;
 pub use self::limit::Limit;
 use self::limit::Limited;
+pub use self::plugin::PluginMetrics;
 use crate::model::CloseCode;
 
 /// The host's metrics. Clones share the values.
@@ -83,8 +85,16 @@ pub struct Metrics {
     pub plugins_failed: IntGauge,
     /// Rollbacks, including automatic ones.
     pub plugin_rollbacks: IntCounter,
+    /// Events of which a candidate and the running build made something different.
+    pub plugin_differences: IntCounter,
+    /// Events that a candidate and the running build both got.
+    pub plugin_compared: IntCounter,
+    /// Scopes that went back from a canary to the running build.
+    pub plugin_pinned_scopes: IntCounter,
     /// Scopes that lost the changes of a newer build.
     pub plugin_lost_states: IntCounter,
+    /// States that were migrated to another schema.
+    pub plugin_migrated_states: IntCounter,
     /// Refusals by a budget, labelled by the kinds of account and limit.
     pub over_budget: IntCounterVec,
     /// Fetches of the key set, by outcome.
@@ -269,6 +279,22 @@ impl Metrics {
             store_failures: counter("store_failures_total", "Attempts to write to the store that failed")?,
             plugins_failed: gauge("plugins_failed", "Plugins that are installed and could not be started")?,
             plugin_rollbacks: counter("plugin_rollbacks_total", "Rollbacks, by hand and automatic")?,
+            plugin_compared: counter(
+                "plugin_compared_events_total",
+                "Events that a candidate and the running build both got",
+            )?,
+            plugin_differences: counter(
+                "plugin_different_events_total",
+                "Events of which a candidate made something else than the running build",
+            )?,
+            plugin_pinned_scopes: counter(
+                "plugin_pinned_scopes_total",
+                "Scopes that stay on an older build, because a canary or a build that migrates partially failed on them",
+            )?,
+            plugin_migrated_states: counter(
+                "plugin_migrated_states_total",
+                "States that were migrated to the schema of another build",
+            )?,
             plugin_lost_states: counter(
                 "plugin_lost_states_total",
                 "Scopes that lost in a rollback what a newer build had written to them",

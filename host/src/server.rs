@@ -100,9 +100,11 @@ impl Server {
         }
         api_service.follow_blocks();
         let (stop_api, stopped) = watch::channel(false);
-        let api_thread = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
+        let (api_thread, serve_api) = start_api(api_service.clone(), api_listener, runtime.clone(), config, stopped)?;
         let cluster = cluster.zip(joining).map(|(cluster, joining)| Membership::begin(cluster, joining, &runtime));
         let cluster = cluster.transpose()?;
+        // Not before: a node without its number cannot forward an event.
+        let _ = serve_api.send(());
         runtime.store().iter().for_each(|store| store.wait_until_resumed());
         let has_tls = (client_tls.is_some(), api_tls.is_some());
         let certificates = CertificateWatch::start([client_tls, api_tls], metrics.clone())?;
@@ -350,21 +352,22 @@ pub fn room_policy(
     RoomPolicy::compile(&config.rooms, metrics.room_decisions.clone(), outbound).map(Some)
 }
 
-/// Starts the API's thread. Returns after the plugins were loaded.
+/// Starts the API's thread. Returns after the plugins were loaded, with what has the API be served.
 fn start_api(
     api: Arc<Api>,
     listener: TcpListener,
     runtime: Runtime,
     config: Config,
     stopped: watch::Receiver<bool>,
-) -> anyhow::Result<JoinHandle<()>> {
+) -> anyhow::Result<(JoinHandle<()>, oneshot::Sender<()>)> {
     let (report, started) = oneshot::channel();
+    let (serve, may_serve) = oneshot::channel();
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let thread = thread::Builder::new()
         .name("api".to_owned())
-        .spawn(move || tokio.block_on(run_api(api, listener, runtime, config, report, stopped)))?;
-    started.blocking_recv().context("the API's thread ended before it began")??;
-    Ok(thread)
+        .spawn(move || tokio.block_on(run_api(api, listener, runtime, config, (report, may_serve), stopped)))?;
+    started.blocking_recv().context("the API's thread ended before it began")?;
+    Ok((thread, serve))
 }
 
 /// Waits until `until`, in milliseconds of uptime, or until every sender of `done` is dropped.
@@ -386,13 +389,13 @@ fn wait(clock: &Clock, until: u64, done: Option<mpsc::Receiver<Infallible>>) {
     }
 }
 
-/// Loads the plugins, reports the result, and serves the API until `stopped`.
+/// Loads the plugins, reports that, and serves the API from when it may until `stopped`.
 async fn run_api(
     api: Arc<Api>,
     listener: TcpListener,
     runtime: Runtime,
     config: Config,
-    report: oneshot::Sender<anyhow::Result<()>>,
+    (report, may_serve): (oneshot::Sender<()>, oneshot::Receiver<()>),
     stopped: watch::Receiver<bool>,
 ) {
     let folder = load_plugins(&runtime, &config).await;
@@ -400,7 +403,11 @@ async fn run_api(
     if let Some(Err(error)) = watching {
         tracing::error!(%error, dir = %config.plugin_dir.display(), "the plugin folder cannot be made, and is not watched");
     }
-    let _ = report.send(Ok(()));
+    let _ = report.send(());
+    if may_serve.await.is_err() {
+        // The host cannot start.
+        return;
+    }
     if let Err(error) = api.serve(listener, stopped).await {
         tracing::error!(%error, "the API cannot be served");
     }

@@ -78,7 +78,7 @@ pub struct TestCluster {
     nodes: Vec<Node>,
     servers: Servers,
     /// The database that the hosts share. It ends after them.
-    _database: Option<TestPostgres>,
+    database: Option<TestPostgres>,
 }
 
 impl TestCluster {
@@ -108,7 +108,7 @@ impl TestCluster {
         let database = (!matches!(servers, Servers::None)).then(TestPostgres::start).transpose()?;
         let url = database.as_ref().map(TestPostgres::url);
         let nodes = (0..options.nodes).map(|number| Node::start(number, options, &servers, url.as_deref())).collect();
-        Ok(Self { nodes, servers, _database: database })
+        Ok(Self { nodes, servers, database })
     }
 
     /// The number of hosts.
@@ -124,6 +124,14 @@ impl TestCluster {
     /// A host.
     pub fn host(&self, node: usize) -> &TestHost {
         &self.nodes[node].host
+    }
+
+    /// The database that the hosts share.
+    ///
+    /// # Panics
+    /// If the hosts are no cluster.
+    pub fn database(&self) -> &TestPostgres {
+        self.database.as_ref().expect("a cluster has a database")
     }
 
     /// The server of Redis.

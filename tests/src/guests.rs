@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use table::ManifestSpec;
 
 #[path = "../../host/build/component.rs"]
-mod component;
+pub(crate) mod component;
 
 /// Held during a build: concurrent runs of cargo would only wait for each other.
 static BUILDING: Mutex<()> = Mutex::new(());

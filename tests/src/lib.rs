@@ -13,6 +13,7 @@
 //! - [`CuttableProxy`]: a way that breaks and hangs
 //! - [`fault_bench`]: agents on several hosts that have faults
 //! - [`guests`]: components to load
+//! - [`mutants`]: features with one small regression each, and traffic that shows it
 //! - [`abuse`]: attacks, and their cost to others
 //! - [`faults_of_many`]: faults that count against a feature, and not against one sender
 //! - [`bench`]: helpers of the benchmarks
@@ -20,8 +21,10 @@
 //! - [`Script`]: the scripts that run third-party clients
 //! - [`cost`]: the worst cost of payloads within the limits
 //! - [`restarts`]: kills in the middle of a change, and the starts after them
+//! - [`smith`]: components that nobody wrote
 //! - [`Random`]: pseudo-random numbers from a seed
 //! - [`raw`]: WebSockets without a library, for load generators
+//! - [`swaps`]: swaps of all features under load
 //! - [`StubServer`], [`StubTable`]: a stand-in for an HTTP service of the operator
 //! - [`TestAuthority`]: certificates; [`Tunnel`]: reaches a host with TLS for clients without
 //! - [`Walk`]: reads the lengths of a server's frames
@@ -45,6 +48,7 @@ mod host;
 mod http;
 mod inner;
 pub mod issuer;
+pub mod mutants;
 mod pgbouncer;
 mod postgres;
 mod process;
@@ -56,8 +60,10 @@ pub mod restarts;
 mod scripts;
 mod sentinel;
 mod shifted_clock;
+pub mod smith;
 mod socketio;
 mod stub;
+pub mod swaps;
 mod tls;
 mod walk;
 
@@ -72,7 +78,7 @@ pub use host::TestHost;
 pub use http::{Answer, http, http_within, metric};
 pub use inner::InnerHost;
 pub use pgbouncer::TestPgBouncer;
-pub use postgres::TestPostgres;
+pub use postgres::{BlockedTable, TestPostgres};
 pub use random::Random;
 pub use redis::{Persistence, TestRedis};
 pub use redis_cluster::TestRedisCluster;

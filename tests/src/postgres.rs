@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -172,6 +174,23 @@ impl TestPostgres {
         })
     }
 
+    /// Keeps all from writing a table until what is returned is dropped.
+    pub fn block_writes(&self, table: &str) -> BlockedTable {
+        let ((blocked, waiting), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (url, lock) = (self.url(), format!("LOCK TABLE {table} IN SHARE MODE"));
+        // A thread of its own: client and test may each have a runtime.
+        let thread = thread::spawn(move || {
+            let mut client = postgres::Client::connect(&url, postgres::NoTls).expect("the server accepts connections");
+            let mut transaction = client.transaction().expect("a transaction begins");
+            transaction.batch_execute(&lock).expect("the table can be locked");
+            blocked.send(()).expect("the test waits");
+            // It ends with an error when the sender is dropped.
+            let _ = released.recv();
+        });
+        waiting.recv().expect("the table is locked");
+        BlockedTable { release: Some(release), thread: Some(thread) }
+    }
+
     /// Runs `work` on a connection of the owner, on another thread, because client and test may each have a runtime.
     fn on_a_connection<T: Send>(&self, work: impl FnOnce(&mut postgres::Client) -> T + Send) -> T {
         let work = || {
@@ -202,6 +221,23 @@ pub(crate) fn server_command(program: &Path, dir: &Path) -> Command {
     };
     command.current_dir(dir).stdin(Stdio::null());
     command
+}
+
+/// A table that cannot be written until this value is dropped.
+#[derive(Debug)]
+pub struct BlockedTable {
+    release: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for BlockedTable {
+    fn drop(&mut self) {
+        drop(self.release.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Drop for TestPostgres {

@@ -261,6 +261,14 @@ impl SocketIoClient {
         }
     }
 
+    /// The next packet of any kind, or the end of the transport. Safe to cancel.
+    pub async fn next_or_closed(&mut self) -> Result<Received, Closed> {
+        match self.kept_packets.pop_front() {
+            Some(packet) => Ok(packet),
+            None => self.read().await,
+        }
+    }
+
     /// All packets that have arrived, and those that arrive within [`SILENCE`](crate::SILENCE).
     pub async fn drain(&mut self) -> Vec<Received> {
         let mut packets: Vec<Received> = self.kept_packets.drain(..).collect();

@@ -4,17 +4,19 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::blocks::{BlockPage, Blocked, Lifted, NewBlock};
+use super::cases::{CaseFile, Cases};
 use super::cluster::ClusterReport;
 use super::directory::{Connection, Connections, Disconnected, Members, User};
 use super::emit::{Delivered, Emit, MAX_EMITS};
 use super::events::ServiceEvent;
 use super::host::Stats;
-use super::plugins::{Cases, NewRecording, Plugins, Recording, Refused, Unloaded};
+use super::plugins::{NewRecording, Plugins, Recording, Refused, Unloaded};
 use super::route::Handler::{Admin, Open, Publish};
 use super::route::{Names, Query, Route};
 use super::schema::{Refusal, Schemas, json_content, text_content};
 use super::state::Api;
-use crate::plugin::{Change, GrantReport, PluginReport};
+use super::why::SentEvents;
+use crate::plugin::{Change, GrantReport, PluginReport, RolloutReport, ScopeReport, TrialReport};
 
 const GET: Method = Method::GET;
 const POST: Method = Method::POST;
@@ -28,6 +30,7 @@ const CONFLICT: Refusal = Refusal::new(
     "The idempotency key was used for another call, the header has another than the body, or the call makes no sense now.",
 );
 const NO_GENERATION: Refusal = Refusal::new("409", "There is no generation to go back to, or states would be lost.");
+const NO_CANDIDATE: Refusal = Refusal::new("409", "No candidate is tried, or it cannot take over all states.");
 const TOO_LARGE: Refusal = Refusal::new("413", "The body, or something in it, is too large.");
 const NO_JSON: Refusal = Refusal::new("415", "The body is said to be something else than JSON.");
 const NO_COMPONENT: Refusal =
@@ -43,7 +46,7 @@ const NOT_READY: Refusal = Refusal::with_content("503", "Not now.", text_content
 const BY_FEATURE: [Refusal; 7] = [CONFLICT, NO_FEATURE, TOO_MANY, HOST_FAILED, UNAVAILABLE, TOO_LARGE, NO_JSON];
 
 /// All calls, the most frequent first, because the router searches in order.
-pub(super) static ROUTES: [Route; 28] = [
+pub(super) static ROUTES: [Route; 39] = [
     Route::new(POST, "/v1/emit", "emit", Publish(|api, call| Box::pin(api.emit(call))))
         .summary("Emit straight to connections")
         .takes_key()
@@ -146,10 +149,39 @@ pub(super) static ROUTES: [Route; 28] = [
         .refuses(&[NO_SUCH, HOST_FAILED, UNAVAILABLE]),
     Route::new(POST, "/v1/plugins/{name}/rollback", "rollBackPlugin", Admin(|api, call| Box::pin(api.roll_back(call))))
         .names(Names::Plugin)
-        .summary("Back to the generation before")
-        .query(Query::LoseWrites)
+        .summary("Back to the generation before, or to an older one, or away from a candidate")
+        .query(Query::RollBack)
         .answers::<Change>()
         .refuses(&[NO_SUCH, NO_GENERATION, UNAVAILABLE]),
+    Route::new(POST, "/v1/trials", "tryPlugin", Admin(|api, call| Box::pin(api.try_out(call))))
+        .summary("Try a component on the recent events of its plugin, and load nothing")
+        .query(Query::LoseWrites)
+        .body(component)
+        .answers::<TrialReport>()
+        .refuses(&[NO_COMPONENT]),
+    Route::new(POST, "/v1/shadows", "beginShadow", Admin(|api, call| Box::pin(api.begin_shadow(call))))
+        .summary("Try a component on live events in the shadow of the running build")
+        .query(Query::Shadow)
+        .body(component)
+        .answers::<RolloutReport>()
+        .refuses(&[NO_COMPONENT]),
+    Route::new(POST, "/v1/canaries", "beginCanary", Admin(|api, call| Box::pin(api.begin_canary(call))))
+        .summary("Try a component on a share of the scopes")
+        .query(Query::Canary)
+        .body(component)
+        .answers::<RolloutReport>()
+        .refuses(&[NO_COMPONENT]),
+    Route::new(GET, "/v1/plugins/{name}/rollout", "readRollout", Admin(|api, call| Box::pin(api.rollout(call))))
+        .names(Names::Plugin)
+        .summary("The candidate that is tried, or was last")
+        .answers::<RolloutReport>()
+        .refuses(&[NO_SUCH, UNAVAILABLE]),
+    Route::new(POST, "/v1/plugins/{name}/promote", "promotePlugin", Admin(|api, call| Box::pin(api.promote(call))))
+        .names(Names::Plugin)
+        .summary("Make the candidate that is tried the build of all scopes")
+        .query(Query::LoseWrites)
+        .answers::<Change>()
+        .refuses(&[NO_SUCH, NO_CANDIDATE, UNAVAILABLE]),
     Route::new(POST, "/v1/plugins/{name}/reset", "resetPlugin", Admin(|api, call| Box::pin(api.reset(call))))
         .names(Names::Plugin)
         .summary("Back to the bundled build")
@@ -167,6 +199,34 @@ pub(super) static ROUTES: [Route; 28] = [
         .summary("The events on which a plugin failed, as case files")
         .answers::<Cases>()
         .refuses(&[NO_SUCH, UNAVAILABLE]),
+    Route::new(GET, "/v1/cases", "listAllCases", Admin(|api, _| Box::pin(api.all_cases())))
+        .summary("The events on which any plugin failed, as case files")
+        .answers::<Cases>(),
+    Route::new(GET, "/v1/cases/{name}", "readCase", Admin(|api, call| Box::pin(api.case(call))))
+        .summary("One case file")
+        .answers::<CaseFile>()
+        .refuses(&[NO_SUCH]),
+    Route::new(GET, "/v1/connections/{id}/why", "whyConnection", Admin(|api, call| Box::pin(api.why_connection(call))))
+        .summary("What a connection was sent lately, and which build, event and scope it comes from")
+        .query(Query::Why)
+        .answers::<SentEvents>()
+        .refuses(&[NO_SUCH]),
+    Route::new(GET, "/v1/users/{id}/why", "whyUser", Admin(|api, call| Box::pin(api.why_user(call))))
+        .summary("The same of all connections of a user")
+        .query(Query::Why)
+        .answers::<SentEvents>()
+        .refuses(&[NO_SUCH]),
+    Route::new(GET, "/v1/scopes/{key}", "readScope", Admin(|api, call| Box::pin(api.scope(call))))
+        .summary("State, timers, members and recent events of a scope, now or at a time before")
+        .query(Query::At)
+        .answers::<ScopeReport>()
+        .refuses(&[NO_SUCH, UNAVAILABLE]),
+    Route::new(POST, "/v1/scopes/{key}/replay", "replayScope", Admin(|api, call| Box::pin(api.replay_scope(call))))
+        .summary("What another build would have made of a scope's recent events")
+        .query(Query::At)
+        .body(component)
+        .answers::<ScopeReport>()
+        .refuses(&[NO_SUCH, NO_COMPONENT, UNAVAILABLE]),
     Route::new(POST, "/v1/plugins/{name}/record", "recordPlugin", Admin(|api, call| Box::pin(api.record(call))))
         .names(Names::Plugin)
         .summary("What a plugin gets from now on, and what it makes of it")

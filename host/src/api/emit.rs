@@ -17,7 +17,7 @@ use super::route::ServiceCall;
 use super::schema::{self, EventName, MAX_EVENT_CHARS};
 use super::state::{Api, wait_while};
 use crate::hub::{Audience, Publication};
-use crate::model::{ErrorCode, Failure, Payload};
+use crate::model::{Cause, ErrorCode, Failure, Payload};
 use crate::protocol::{Outgoing, RESERVED_EVENTS};
 
 /// Emits in one call, at most.
@@ -63,7 +63,7 @@ impl Api {
         if body.trim_ascii_start().first() != Some(&b'[') {
             let mut emit = parse::<Object<Emit<'_>>>(&body)?.0;
             emit.idempotency_key = single_key(header_key, emit.idempotency_key)?;
-            let emit = Self::check(caller, emit)?;
+            let emit = self.check(caller, emit)?;
             self.check_key(caller, emit.key.as_ref())?;
             return self.do_once(caller, emit.key.clone(), async || self.send(emit).await).await;
         }
@@ -101,7 +101,7 @@ impl Api {
         let mut checked: Vec<ValidEmit> = Vec::with_capacity(emits.len());
         for (index, Object(emit)) in emits.into_iter().enumerate() {
             let at = |failure: Failure| Failure { message: format!("[{index}]: {}", failure.message), ..failure };
-            let emit = Self::check(caller, emit).map_err(at)?;
+            let emit = self.check(caller, emit).map_err(at)?;
             self.check_key(caller, emit.key.as_ref()).map_err(at)?;
             if let Some(key) = &emit.key
                 && checked
@@ -125,7 +125,7 @@ impl Api {
         Err(Failure::new(ErrorCode::FeatureUnavailable, "the host has more to send than it can: try again later"))
     }
 
-    fn check(caller: Caller<'_>, emit: Emit<'_>) -> Result<ValidEmit, Failure> {
+    fn check(&self, caller: Caller<'_>, emit: Emit<'_>) -> Result<ValidEmit, Failure> {
         let Emit { to: Object(to), event, data, except, idempotency_key } = emit;
         check_event(&event)?;
         let except = except.map(|Object(except)| except);
@@ -135,7 +135,16 @@ impl Api {
         let except = except.map_or(Ok(Vec::new()), |except| except.into_audiences("except"))?;
         // By what is left of the number of deliveries, a key would learn who is in other rooms.
         caller.narrowing.check_emit(caller.name, &event, &except)?;
-        let outgoing = Arc::new(Outgoing::new(event, Payload::of_data(data)));
+        let mut outgoing = Outgoing::new(&*event, Payload::of_data(data));
+        outgoing.set_cause(Arc::new(Cause {
+            build: None,
+            event: "emit".into(),
+            sender: Some(caller.name.into()),
+            scope: "".into(),
+            sequence: 0,
+            at_ms: self.clock.now_ms(),
+        }));
+        let outgoing = Arc::new(outgoing);
         Ok(ValidEmit { to, except, outgoing, key })
     }
 

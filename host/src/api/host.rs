@@ -50,6 +50,7 @@ impl Api {
     }
 
     pub(super) fn metrics(&self) -> Answer {
+        self.runtime.lifecycle().refresh_metrics();
         body(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
     }
 

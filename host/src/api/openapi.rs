@@ -5,8 +5,11 @@ use serde_json::{Map, Value, json};
 use super::calls::ROUTES;
 use super::directory::{DEFAULT_LIMIT, MAX_LIMIT};
 use super::keys::KeyScope;
+use super::parameters::{MAX_AT, MAX_SHADOW_SECONDS};
+use super::rollouts::{DEFAULT_CANARY_PERCENT, DEFAULT_SHADOW_SECONDS};
 use super::route::{Query, Route};
 use super::schema::{BlockId, ConnectionId, HeaderKey, Id, MAX_EVENT_CHARS, Refusal, Room, Schemas};
+use super::why::{DEFAULT_LAST, MAX_LAST};
 
 /// Refusals of every call that needs a key.
 const WITH_KEY: [Refusal; 4] = [
@@ -70,7 +73,7 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
             let schema = match (before, name) {
                 ("connections", "id") => schemas.read::<ConnectionId>(),
                 (_, "id") => schemas.read::<Id>(),
-                (_, "room") => schemas.read::<Room>(),
+                (_, "room" | "key") => schemas.read::<Room>(),
                 (_, "query") => json!({ "type": "string", "minLength": 1, "maxLength": MAX_EVENT_CHARS }),
                 _ => json!({ "type": "string", "pattern": "^[a-z0-9-]+$", "minLength": 1, "maxLength": 64 }),
             };
@@ -81,9 +84,32 @@ fn parameters(route: &Route, schemas: &mut Schemas) -> Value {
         parameters
             .push(json!({ "name": name, "in": place, "required": false, "description": about, "schema": schema }));
     };
-    if route.query == Query::LoseWrites {
+    if matches!(route.query, Query::LoseWrites | Query::RollBack) {
         let about = "Whether states may be lost that the build cannot take over.";
         add("loseWrites", "query", about, json!({ "type": "boolean", "default": false }));
+    }
+    if route.query == Query::RollBack {
+        let about = "The generation to go back to; by default the one before.";
+        add("to", "query", about, json!({ "type": "integer", "minimum": 1, "maximum": u32::MAX }));
+    }
+    if route.query == Query::Shadow {
+        let seconds = json!({ "type": "integer", "minimum": 1, "maximum": MAX_SHADOW_SECONDS, "default": DEFAULT_SHADOW_SECONDS });
+        add("seconds", "query", "How long it is tried.", seconds);
+        let about = "Whether it is promoted then, if it made the same of all events.";
+        add("promoteIfEqual", "query", about, json!({ "type": "boolean", "default": false }));
+    }
+    if route.query == Query::Canary {
+        let percent = json!({ "type": "number", "minimum": 0.1, "maximum": 100, "default": DEFAULT_CANARY_PERCENT });
+        add("percent", "query", "The share of the scopes that it handles.", percent);
+    }
+    if route.query == Query::Why {
+        let last = json!({ "type": "integer", "minimum": 1, "maximum": MAX_LAST, "default": DEFAULT_LAST });
+        add("last", "query", "How many events of each connection.", last);
+    }
+    if route.query == Query::At {
+        let about = "A time: milliseconds since 1970, or, where it is negative, before now.";
+        let at = json!({ "type": "integer", "minimum": -(MAX_AT as i64), "maximum": MAX_AT });
+        add("at", "query", about, at);
     }
     if route.query == Query::Last {
         let about = "Only the uses in so many last events count; by default those in all since the build was loaded.";

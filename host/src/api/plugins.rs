@@ -1,6 +1,5 @@
 //! Operators' calls about plugins.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -9,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::body::{self, MAX_BODY_BYTES, Object, given_integer, parse};
 use super::config_file::ConfigFile;
+use super::parameters::{Parameter, Parameters};
 use super::route::OperatorCall;
 use super::state::Api;
 use crate::model::{ErrorCode, Failure};
 use crate::net::response::{Answer, json};
-use crate::plugin::{CaseReport, Change, GrantList, Load, LoadError, PluginReport, Source, Step};
+use crate::plugin::{Change, GrantList, Load, LoadError, PluginReport, Source, Step};
 
 /// All plugins.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -22,13 +22,6 @@ pub(super) struct Plugins {
     /// That the configuration file has changed since the host started, where it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     notice: Option<String>,
-}
-
-/// The events on which a plugin failed.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct Cases {
-    /// The newest first.
-    cases: Vec<CaseReport>,
 }
 
 /// What to record of a plugin.
@@ -92,23 +85,13 @@ impl Api {
 
     /// Loads a component under the name in the path, or without one under the name in its manifest.
     pub(super) async fn load(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
-        let name = Some(call.name()?).filter(|name| !name.is_empty());
-        let OperatorCall { caller, query, request, .. } = call;
-        let lose_writes = lose_writes(query)?;
-        let digest =
-            request.headers().get("x-content-sha256").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
-        let largest = self.runtime.lifecycle().largest_component();
-        let bytes: Vec<u8> = match body::read(request, largest).await {
-            Ok(bytes) => bytes.into(),
-            Err(too_large) if too_large.code == ErrorCode::TooLarge => {
-                let message = format!("the component is larger than {largest} bytes");
-                return Ok(refused(&LoadError::new(Step::Size, message)));
-            }
-            Err(broken) => return Err(broken),
+        let lose_writes = Parameters::of(call.query, &[Parameter::LoseWrites])?.lose_writes;
+        let caller = call.caller.name.to_owned();
+        let load = match self.read_load(call, lose_writes).await? {
+            Ok(load) => load,
+            Err(too_large) => return Ok(refused(&too_large)),
         };
-        tracing::info!(plugin = name.as_deref(), key = caller.name, bytes = bytes.len(), "asked to load a plugin");
-        let name = name.map(Cow::into_owned);
-        let load = Load { name, digest, lose_writes, ..Load::new(bytes, Source::Api) };
+        tracing::info!(plugin = load.name, key = caller, bytes = load.bytes.len(), "asked to load a plugin");
         Ok(match self.runtime.lifecycle().load(load).await {
             Ok(change) => json(StatusCode::OK, &Change { warning: change.warning.or(self.config_notice()), ..change }),
             Err(error) if !error.missing.is_empty() => {
@@ -120,16 +103,35 @@ impl Api {
         })
     }
 
-    /// What a plugin asks for, is given, and made use of.
-    pub(super) async fn grants(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
-        let report = self.runtime.lifecycle().grants(&call.name()?, last(call.query)?).await?;
-        Ok(json(StatusCode::OK, &report))
+    /// Reads the component in a call's body. The inner error is that it is too large.
+    pub(super) async fn read_load(
+        &self,
+        call: OperatorCall<'_>,
+        lose_writes: bool,
+    ) -> Result<Result<Load, LoadError>, Failure> {
+        let name = Some(call.name()?.into_owned()).filter(|name| !name.is_empty());
+        let request = call.request;
+        let digest =
+            request.headers().get("x-content-sha256").and_then(|digest| digest.to_str().ok()).map(str::to_owned);
+        let largest = self.runtime.lifecycle().largest_component();
+        match body::read(request, largest).await {
+            Ok(bytes) => Ok(Ok(Load { name, digest, lose_writes, ..Load::new(bytes.into(), Source::Api) })),
+            Err(too_large) if too_large.code == ErrorCode::TooLarge => {
+                let message = format!("the component is larger than {largest} bytes");
+                Ok(Err(LoadError::new(Step::Size, message)))
+            }
+            Err(broken) => Err(broken),
+        }
     }
 
-    /// The events on which a plugin failed.
-    pub(super) async fn cases(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
-        let cases = self.runtime.lifecycle().cases(&call.name()?)?;
-        Ok(json(StatusCode::OK, &Cases { cases }))
+    /// What a plugin asks for, is given, and made use of.
+    pub(super) async fn grants(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
+        let report = self
+            .runtime
+            .lifecycle()
+            .grants(&call.name()?, Parameters::of(call.query, &[Parameter::Last])?.last.unwrap_or(u64::MAX))
+            .await?;
+        Ok(json(StatusCode::OK, &report))
     }
 
     /// Records what a plugin gets.
@@ -166,14 +168,16 @@ impl Api {
     pub(super) async fn roll_back(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let name = call.name()?;
         tracing::info!(plugin = &*name, key = call.caller.name, "asked to roll a plugin back");
-        let change = self.runtime.lifecycle().roll_back(&name, lose_writes(call.query)?).await?;
+        let Parameters { lose_writes, to, .. } = Parameters::of(call.query, &[Parameter::LoseWrites, Parameter::To])?;
+        let change = self.runtime.lifecycle().roll_back(&name, lose_writes, to).await?;
         Ok(json(StatusCode::OK, &change))
     }
 
     pub(super) async fn reset(&self, call: OperatorCall<'_>) -> Result<Answer, Failure> {
         let name = call.name()?;
         tracing::info!(plugin = &*name, key = call.caller.name, "asked to reset a plugin");
-        match self.runtime.lifecycle().reset(&name, lose_writes(call.query)?).await {
+        let lose_writes = Parameters::of(call.query, &[Parameter::LoseWrites])?.lose_writes;
+        match self.runtime.lifecycle().reset(&name, lose_writes).await {
             Ok(change) => Ok(json(StatusCode::OK, &change)),
             Err(Ok(error)) => Ok(refused(&error)),
             Err(Err(failure)) => Err(failure),
@@ -181,45 +185,7 @@ impl Api {
     }
 }
 
-/// Whether states may be lost: the parameter `loseWrites`.
-fn lose_writes(query: Option<&str>) -> Result<bool, Failure> {
-    let mut lose_writes = false;
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        lose_writes = match (&*name, &*value) {
-            ("loseWrites", "true") => true,
-            ("loseWrites", "false") => false,
-            ("loseWrites", _) => {
-                let message = format!("loseWrites is {value:?}, and must be true or false");
-                return Err(Failure::new(ErrorCode::BadRequest, message));
-            }
-            _ => {
-                let message = format!("there is no parameter {name:?} here: there is loseWrites");
-                return Err(Failure::new(ErrorCode::BadRequest, message));
-            }
-        };
-    }
-    Ok(lose_writes)
-}
-
-/// The number of last events that a call is about: the parameter `last`, or else all.
-fn last(query: Option<&str>) -> Result<u64, Failure> {
-    let mut last = u64::MAX;
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        if name != "last" {
-            let message = format!("there is no parameter {name:?} here: there is last");
-            return Err(Failure::new(ErrorCode::BadRequest, message));
-        }
-        last = value.parse().ok().filter(|last| (1..=u64::from(u32::MAX)).contains(last)).ok_or_else(|| {
-            Failure::new(
-                ErrorCode::BadRequest,
-                format!("last is {value:?}, and must be a number of events, 1 to {}", u32::MAX),
-            )
-        })?;
-    }
-    Ok(last)
-}
-
-fn refused(error: &LoadError) -> Answer {
+pub(super) fn refused(error: &LoadError) -> Answer {
     let missing = (!error.missing.is_empty()).then(|| GrantList::from(&error.missing));
     let body = Refused { code: ErrorCode::BadRequest, message: &error.message, step: error.step, missing };
     json(StatusCode::UNPROCESSABLE_ENTITY, &body)

@@ -144,6 +144,16 @@ pub(super) enum Query {
     None,
     /// `loseWrites`: states may be lost.
     LoseWrites,
+    /// The same, and `to`: the generation to go back to.
+    RollBack,
+    /// `seconds`, `promoteIfEqual`: how a candidate is tried in the shadow.
+    Shadow,
+    /// `percent`: the share of the scopes that a canary gets.
+    Canary,
+    /// `last`: so many last events of each connection.
+    Why,
+    /// `at`: a time in the past.
+    At,
     /// `last`: so many last events alone.
     Last,
     /// `limit` and `after`: a page of a list.

@@ -1,14 +1,14 @@
 //! Case files and recordings: what plugins got, on disk and replayed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
 use hyper::Method;
-use roundhouse_contract::case::{Case, CaseEnd};
-use roundhouse_contract::differences;
+use roundhouse_contract::Tally;
+use roundhouse_contract::case::Case;
 use serde_json::{Value, json};
 
 use super::api_client::ApiArgs;
@@ -88,31 +88,13 @@ pub(super) fn replay_file(file: &Path, plugin: &Path) -> anyhow::Result<()> {
             ensure!(!end.is_fault(), "{} fails on this event", plugin.display());
         }
         (cases, ends) => {
-            let (words, n_different) = compare(cases, ends);
-            print(&format!("{builds}of {} events {n_different} differ\n{words}{note}", cases.len()))?;
-            ensure!(n_different == 0, "{} makes something else of {n_different} events", plugin.display());
+            let mut tally = Tally::default();
+            for (number, (case, end)) in cases.iter().zip(ends).enumerate() {
+                tally.add(case.event.name(), &format!("line {}", number + 1), &case.end, end);
+            }
+            print(&format!("{builds}{tally}{note}"))?;
+            ensure!(tally.different == 0, "{} makes something else of {} events", plugin.display(), tally.different);
         }
     }
     Ok(())
-}
-
-/// The differences in words, the most frequent first, and the number of events that differ.
-fn compare(cases: &[Case], ends: &[CaseEnd]) -> (String, usize) {
-    let mut frequent: BTreeMap<(String, String), (usize, usize)> = BTreeMap::new();
-    let mut n_different = 0;
-    for (number, (case, end)) in cases.iter().zip(ends).enumerate() {
-        let found = differences(&case.end, end);
-        n_different += usize::from(!found.is_empty());
-        for difference in found {
-            frequent.entry((case.event.name().to_owned(), difference)).or_insert((0, number + 1)).0 += 1;
-        }
-    }
-    let mut sorted: Vec<_> = frequent.into_iter().collect();
-    sorted.sort_by_key(|(_, (n, _))| std::cmp::Reverse(*n));
-    let mut words = String::new();
-    for ((event, difference), (n, first)) in sorted {
-        // A string takes what is written.
-        let _ = writeln!(words, "{n:>8}  {event}: {difference} (first in line {first})");
-    }
-    (words, n_different)
 }

@@ -7,11 +7,15 @@ mod explain;
 mod grants;
 mod load_config;
 mod logs;
+mod losses;
 mod memory;
 mod output;
 mod plugin;
+mod rollout;
+mod scope;
 mod serve;
 mod signals;
+mod why;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -80,6 +84,10 @@ enum Command {
         #[command(flatten)]
         api: api_client::ApiArgs,
     },
+    /// Print a scope of a running host and its recent events: its state now or before, and what another build would have done.
+    Scope(scope::ScopeArgs),
+    /// Print what clients of a running host were sent lately, and which build, event and scope it comes from.
+    Why(why::WhyArgs),
     /// Have a component handle the events of a case file or a recording, and print what it makes of them. Needs no running host.
     Replay {
         /// The file: see `roundhouse plugin cases` and `roundhouse record`.
@@ -195,6 +203,8 @@ pub fn run() -> ExitCode {
         Command::Token(_)
         | Command::Plugin { .. }
         | Command::Record { .. }
+        | Command::Scope(_)
+        | Command::Why(_)
         | Command::Replay { .. }
         | Command::Store { .. } => LogFormat::Text,
     };
@@ -210,6 +220,8 @@ pub fn run() -> ExitCode {
         Command::Token(args) => token(args),
         Command::Plugin { command } => plugin::run(command),
         Command::Record { plugin, out, events, seconds, api } => cases::record(&api, &plugin, (events, seconds), &out),
+        Command::Why(args) => why::why(&args),
+        Command::Scope(args) => scope::scope(&args),
         Command::Replay { file, plugin } => cases::replay_file(&file, &plugin),
         Command::Store { command: StoreCommand::Schema { role } } => print(&postgres_schema(role.as_deref())),
     };

@@ -1,6 +1,7 @@
 //! Standard output, and lines for people on standard error.
 
 use std::io::Write as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -16,6 +17,12 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
 
 pub(super) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// A time in milliseconds since 1970 as a date.
+pub(super) fn date(ms: u64) -> String {
+    let at = UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(SystemTime::UNIX_EPOCH);
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// Writes a line for people to standard error. Failures are ignored.

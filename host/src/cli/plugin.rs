@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use hyper::Method;
 use serde_json::Value;
 
@@ -13,7 +13,9 @@ use super::cases;
 use super::component_file::{checked, read};
 use super::grants::grants_text;
 use super::load_config::load_config;
-use super::output::{eprint, print, print_json};
+use super::losses::LossArgs;
+use super::output::{print, print_json};
+use super::rollout;
 use crate::config::Overrides;
 use crate::plugin::{Source, inspect};
 
@@ -25,11 +27,20 @@ pub(super) enum PluginCommand {
         api: ApiArgs,
     },
     /// Load a component, or replace the running build of the same plugin.
-    Load {
-        /// The component.
-        file: PathBuf,
+    Load(rollout::LoadArgs),
+    /// Make the candidate of a plugin, a shadow or a canary, the build of all scopes.
+    Promote {
+        /// The plugin's name.
+        name: String,
         #[command(flatten)]
         losses: LossArgs,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Print how the candidate of a plugin does that is tried, or was last.
+    Rollout {
+        /// The plugin's name.
+        name: String,
         #[command(flatten)]
         api: ApiArgs,
     },
@@ -40,10 +51,13 @@ pub(super) enum PluginCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
-    /// Take the generation before into use again.
+    /// Take the generation before into use again; where a candidate is tried, that goes instead.
     Rollback {
         /// The plugin's name.
         name: String,
+        /// Go back to the generation of this number.
+        #[arg(long, value_name = "GENERATION", value_parser = clap::value_parser!(u64).range(1..))]
+        to: Option<u64>,
         #[command(flatten)]
         losses: LossArgs,
         #[command(flatten)]
@@ -91,38 +105,24 @@ pub(super) enum PluginCommand {
     },
 }
 
-#[derive(Debug, Args)]
-pub(super) struct LossArgs {
-    /// Go on though states are lost that the build cannot take over.
-    #[arg(long)]
-    lose_writes: bool,
-}
-
-impl LossArgs {
-    /// The path of a call, with `loseWrites` where states may be lost.
-    fn path(&self, path: &str) -> String {
-        if self.lose_writes { format!("{path}?loseWrites=true") } else { path.to_owned() }
-    }
-}
-
 pub(super) fn run(command: PluginCommand) -> anyhow::Result<()> {
     match command {
         PluginCommand::List { api } => list(&api.call(Method::GET, "/v1/plugins", Bytes::new())?),
-        PluginCommand::Load { file, losses, api } => {
-            let loaded = api.call(Method::POST, &losses.path("/v1/plugins"), read(&file)?.into())?;
-            if loaded["unchanged"] == true {
-                eprint("this component runs already, and nothing has changed: settings are read when the host starts");
-            }
-            if let Some(warning) = loaded["warning"].as_str() {
-                eprint(warning);
-            }
-            print_json(&loaded)
+        PluginCommand::Load(args) => rollout::load(&args),
+        PluginCommand::Promote { name, losses, api } => {
+            let path = losses.path(&format!("/v1/plugins/{}/promote", checked(&name)?));
+            print_json(&api.call(Method::POST, &path, Bytes::new())?)
         }
+        PluginCommand::Rollout { name, api } => rollout::show(&name, &api),
         PluginCommand::Unload { name, api } => {
             print_json(&api.call(Method::DELETE, &format!("/v1/plugins/{}", checked(&name)?), Bytes::new())?)
         }
-        PluginCommand::Rollback { name, losses, api } => {
-            let path = losses.path(&format!("/v1/plugins/{}/rollback", checked(&name)?));
+        PluginCommand::Rollback { name, to, losses, api } => {
+            let mut path = losses.path(&format!("/v1/plugins/{}/rollback", checked(&name)?));
+            if let Some(generation) = to {
+                path += if path.contains('?') { "&" } else { "?" };
+                path += &format!("to={generation}");
+            }
             print_json(&api.call(Method::POST, &path, Bytes::new())?)
         }
         PluginCommand::Reset { name, losses, api } => {

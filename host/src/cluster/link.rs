@@ -194,8 +194,20 @@ impl Link {
         })?;
         joined(self.me);
         self.status.is_up.store(true, Ordering::Release);
+        // Before clients and services come: without a view, what is for all nodes would be for this one alone.
+        runtime.block_on(self.look_around())?;
         let thread = thread::Builder::new().name("cluster".to_owned());
         Ok(spawn_essential(thread, move || runtime.block_on(self.serve()))?)
+    }
+
+    /// Sees who else is there.
+    async fn look_around(&mut self) -> anyhow::Result<()> {
+        self.beat();
+        let (ops, answers) = self.send().await;
+        for (op, answer) in ops.into_iter().zip(answers?) {
+            self.answered(op, &answer).await?;
+        }
+        Ok(())
     }
 
     async fn serve(mut self) {

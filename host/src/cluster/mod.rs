@@ -41,7 +41,7 @@ use tokio::sync::mpsc;
 
 pub use self::config::{ClusterConfig, RedisUrl};
 pub use self::listener::{AWAY_AFTER, Listener, Responder};
-pub use self::nodes::{NodeInfo, View};
+pub use self::nodes::{ABSENT_MS, NodeInfo, View};
 pub use self::ops::{Commit, Committed, EventId, Heal, Output, Record, Snapshot};
 pub use self::partition::Partition;
 pub use self::peers::{Answer, Answers};

@@ -19,6 +19,9 @@ pub(super) const UNHEARD_AFTER_MS: u64 = 1000;
 pub(super) const BEAT_MS: u64 = 500;
 pub(super) const LOOK_MS: u64 = 250;
 
+/// The time after which a node that is not in the view has gone, and is not newer than the view, in milliseconds.
+pub const ABSENT_MS: u64 = 2 * BEAT_MS;
+
 /// A node of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeInfo {

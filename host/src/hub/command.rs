@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::departure::Departure;
 use super::transfer::{Claim, Released};
 use crate::auth::{Block, SessionChanges};
-use crate::model::{CloseCode, ConnId, Failure, Payload};
+use crate::model::{Cause, CloseCode, ConnId, Failure, Payload};
 use crate::protocol::Outgoing;
 use crate::store::DeliveryReceipt;
 
@@ -53,6 +53,17 @@ impl Delivery {
     pub fn goes_where(&self, other: &Self) -> bool {
         self.to == other.to && self.except == other.except && self.volatile == other.volatile
     }
+}
+
+/// An event that was sent to a connection, and what it comes from.
+#[derive(Debug, Clone)]
+pub struct Traced {
+    /// The event's name.
+    pub event: Arc<str>,
+    /// The event's number: the offset of Socket.IO's clients.
+    pub number: u64,
+    /// What it comes from, if that is known.
+    pub cause: Option<Arc<Cause>>,
 }
 
 /// What a shard does for a connection: in order with what its client sends, and before its end.
@@ -106,6 +117,15 @@ pub enum ShardCommand {
         outcome: Result<Payload, Failure>,
         /// When the event's frame was read.
         read_at: Instant,
+    },
+    /// Tell what a connection was sent lately.
+    Trace {
+        /// Which connection.
+        connection: ConnId,
+        /// The most events.
+        most: usize,
+        /// Gets them, the newest first.
+        answer: oneshot::Sender<Vec<Traced>>,
     },
     /// Run a task, unless the connection has ended.
     Run {

@@ -25,7 +25,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 pub use audience::{Audience, Publication};
-pub use command::{ConnectionTask, Delivery, RoomId, ShardCommand, Target};
+pub use command::{ConnectionTask, Delivery, RoomId, ShardCommand, Target, Traced};
 pub use departure::{Departure, Watcher};
 pub use directory::{ConnectionInfo, Page, RoomPage};
 pub use membership::{Joined, Overfull};

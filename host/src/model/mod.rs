@@ -1,6 +1,7 @@
 //! The vocabulary that all other modules share: ids, identities, payloads, errors, time. It imports nothing of the host.
 
 mod allowance;
+mod cause;
 mod clock;
 mod cpu_time;
 mod error;
@@ -17,6 +18,7 @@ mod steady;
 mod xorshift;
 
 pub use allowance::{Allowance, Quota};
+pub use cause::{Cause, GenerationId};
 pub use clock::Clock;
 pub(crate) use cpu_time::thread_cpu_time;
 pub use error::{CloseCode, ErrorCode, Failure};

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -35,6 +35,9 @@ use crate::store::{Listener, Store, StoreConfig};
 
 /// How long a node may take to get its first partitions. A node that gets none has nothing to restore.
 const FIRST_TAKES: Duration = Duration::from_secs(3);
+
+/// How long a node that leaves its cluster waits for what events that are done with have their answers wait for.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// The plugins of a host and the threads that run them. Clones share both.
 #[derive(Debug, Clone)]
@@ -171,8 +174,19 @@ impl Runtime {
     }
 
     /// Waits until the plugin threads have handled what was queued before, for a second at most, and have handed its
-    /// consequences to the cluster.
+    /// consequences to the cluster, the answers among them that wait for a disk or for other nodes.
     pub fn flush(&self) {
+        let Some(node) = &self.0.shared.node else { return };
+        node.begin_to_leave();
+        self.flush_batches();
+        let begun = Instant::now();
+        while node.has_outstanding_answers() && begun.elapsed() < ANSWERS_WITHIN {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.flush_batches();
+    }
+
+    fn flush_batches(&self) {
         let (done, waiting) = std::sync::mpsc::channel();
         self.0.shared.submit_to_all(|| Job::Flush(done.clone()));
         drop(done);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 
 use super::{plain, socketio, websocket};
-use crate::model::{NodeId, Payload};
+use crate::model::{Cause, NodeId, Payload};
 
 /// The number of the last event that was made in this process.
 static LAST_NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -45,9 +45,10 @@ impl Protocol {
 /// An event, shared by all of its recipients.
 #[derive(Debug)]
 pub struct Outgoing {
-    event: String,
+    event: Arc<str>,
     payload: Payload,
     number: u64,
+    cause: Option<Arc<Cause>>,
     bytes: usize,
     plain: OnceLock<Bytes>,
     main_namespace: OnceLock<Bytes>,
@@ -56,12 +57,12 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// An event of this name and payload.
-    pub fn new(event: impl Into<String>, payload: Payload) -> Self {
+    pub fn new(event: impl Into<Arc<str>>, payload: Payload) -> Self {
         Self::numbered(event, payload, LAST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// An event to which another node of the cluster gave this number.
-    pub fn numbered(event: impl Into<String>, payload: Payload, number: u64) -> Self {
+    pub fn numbered(event: impl Into<Arc<str>>, payload: Payload, number: u64) -> Self {
         let event = event.into();
         let attachments: usize = payload.attachments.iter().map(Bytes::len).sum();
         let bytes = event.len() + payload.args().len() + attachments;
@@ -71,6 +72,7 @@ impl Outgoing {
             payload,
             bytes,
             number,
+            cause: None,
             plain: OnceLock::new(),
             main_namespace: OnceLock::new(),
             other_namespaces: Mutex::default(),
@@ -91,6 +93,21 @@ impl Outgoing {
     /// The event's name.
     pub fn event(&self) -> &str {
         &self.event
+    }
+
+    /// The event's name, shared.
+    pub fn name(&self) -> &Arc<str> {
+        &self.event
+    }
+
+    /// What the event comes from, if that is known.
+    pub fn cause(&self) -> Option<&Arc<Cause>> {
+        self.cause.as_ref()
+    }
+
+    /// Notes what the event comes from.
+    pub fn set_cause(&mut self, cause: Arc<Cause>) {
+        self.cause = Some(cause);
     }
 
     /// The event's payload.

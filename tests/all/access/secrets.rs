@@ -13,10 +13,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::connect_async;
 
-const JWT_SECRET: &str = "canary-of-the-secret-that-signs";
-const OLD_SECRET: &str = "canary-of-the-secret-before";
-const API_KEY: &str = "canary-of-the-api-key";
-const OTHER_KEY: &str = "canary-of-another-api-key";
+const JWT_SECRET: &str = "parrot-of-the-secret-that-signs";
+const OLD_SECRET: &str = "parrot-of-the-secret-before";
+const API_KEY: &str = "parrot-of-the-api-key";
+const OTHER_KEY: &str = "parrot-of-another-api-key";
 
 /// Writes a file for its user alone.
 fn write_private(path: &Path, content: &str) {
@@ -44,7 +44,7 @@ fn host(authority: &TestAuthority) -> TestHost {
 
 /// A token that no secret signed, marked by its place.
 fn forged(place: &str) -> String {
-    format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.canary-in-the-{place}")
+    format!("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbmEifQ.parrot-in-the-{place}")
 }
 
 /// Signs in by each door, with good tokens and with bad ones.
@@ -66,7 +66,7 @@ async fn sign_in(host: &TestHost, ws: &str, token: &str) {
         let stranger = [headers[1], ("origin", "https://evil.example")];
         drop(connect_async(with_headers(&format!("{ws}/ws"), &stranger)).await);
     }
-    for said in [json!({ "token": token }), json!({ "token": forged("payload"), "pid": "canary-in-the-pid" })] {
+    for said in [json!({ "token": token }), json!({ "token": forged("payload"), "pid": "parrot-in-the-pid" })] {
         let mut client = SocketIoClient::on_socket(EngineSocket::open(ws).await);
         let _ = client.connect("/", &said).await;
     }
@@ -108,7 +108,7 @@ async fn call_api(host: &TestHost) -> String {
     let bad_key = format!("Bearer {}", forged("api-key"));
     let good_key = format!("Bearer {API_KEY}");
     let other_key = format!("Bearer {OTHER_KEY}");
-    for key in [&*bad_key, "Basic Y2FuYXJ5LW9mLWJhc2lj", &good_key, &other_key] {
+    for key in [&*bad_key, "Basic cGFycm90LW9mLWJhc2lj", &good_key, &other_key] {
         for (method, path, body) in [
             ("GET", "/v1/connections?user=ben", ""),
             ("GET", "/v1/users/ben", ""),
@@ -164,7 +164,7 @@ async fn secrets_appear_nowhere_at_any_log_level() {
 
     let key_file = fs::read_to_string(authority.dir().join("host.key")).unwrap();
     let signature = token.rsplit('.').next().unwrap().to_owned();
-    let secrets = ["canary", "Y2FuYXJ5", &signature, &recovery_key, key_file.lines().nth(1).unwrap()];
+    let secrets = ["parrot", "cGFycm90", &signature, &recovery_key, key_file.lines().nth(1).unwrap()];
     let mut places = contents(host.dir());
     places.push(("the API's answers".into(), answers.into_bytes()));
     places.push(("the process's arguments".into(), arguments));
@@ -200,28 +200,28 @@ fn refused(toml: &str, env: &[(&str, &str)]) -> String {
 #[test]
 fn refused_configurations_repeat_no_secret() {
     for toml in [
-        "auth.jwt.secret = \"canary",
-        "auth.jwt = \"canary\"",
-        "auth = \"canary\"",
-        "auth.jwt.secret = [\"canary\"]",
-        "auth.jwt.secrets = \"canary\"",
-        "auth.jwt.secert = \"canary\"",
-        "api_keys = \"canary\"",
-        "api_keys = [\"canary\"]",
-        "[[api_keys]]\nname = \"a\"\nkey = \"canary\"\nscopes = [\"root\"]",
-        "[[api_keys]]\nname = \"a\"\nkey_sha256 = \"canary\"\nscopes = [\"admin\"]",
-        "store = \"postgres://u:canary@127.0.0.1/d\"",
-        "store.url = \"postgres://u:canary@127.0.0.1:99999999/d\"",
-        "store.url = \"postgres://u:canary@127.0.0.1:1/d\"",
-        "store.url = \"mysql://u:canary@127.0.0.1/d\"",
-        "store.url = \"postgres://u:canary@[::1/d\"",
+        "auth.jwt.secret = \"parrot",
+        "auth.jwt = \"parrot\"",
+        "auth = \"parrot\"",
+        "auth.jwt.secret = [\"parrot\"]",
+        "auth.jwt.secrets = \"parrot\"",
+        "auth.jwt.secert = \"parrot\"",
+        "api_keys = \"parrot\"",
+        "api_keys = [\"parrot\"]",
+        "[[api_keys]]\nname = \"a\"\nkey = \"parrot\"\nscopes = [\"root\"]",
+        "[[api_keys]]\nname = \"a\"\nkey_sha256 = \"parrot\"\nscopes = [\"admin\"]",
+        "store = \"postgres://u:parrot@127.0.0.1/d\"",
+        "store.url = \"postgres://u:parrot@127.0.0.1:99999999/d\"",
+        "store.url = \"postgres://u:parrot@127.0.0.1:1/d\"",
+        "store.url = \"mysql://u:parrot@127.0.0.1/d\"",
+        "store.url = \"postgres://u:parrot@[::1/d\"",
     ] {
         let written = refused(toml, &[]);
-        assert!(!written.contains("canary"), "{toml}: {written}");
+        assert!(!written.contains("parrot"), "{toml}: {written}");
     }
     for variable in ["ROUNDHOUSE_AUTH__JWT", "ROUNDHOUSE_AUTH", "ROUNDHOUSE_API_KEYS", "ROUNDHOUSE_AUTH__JWT__SECERT"] {
-        let written = refused("", &[(variable, "canary")]);
-        assert!(!written.contains("canary"), "{variable}: {written}");
+        let written = refused("", &[(variable, "parrot")]);
+        assert!(!written.contains("parrot"), "{variable}: {written}");
     }
 }
 

@@ -169,13 +169,23 @@ async fn openapi_description_matches_the_api() {
     let settings = "[[operations]]\ninclude-operation-id = \"readUser\"\nparameters = { \"path.id\" = \"ana\" }\n\
                     [[operations]]\ninclude-operation-id = \"readRoom\"\nparameters = { \"path.room\" = \"ticket:t1\" }\n\
                     [[operations]]\ninclude-operation-id = \"readPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\
+                    # Later calls need the others.\n\
+                    [[operations]]\ninclude-operation-id = \"unloadPlugin\"\nparameters = { \"path.name\" = \"hostile\" }\n\
                     # A recording lasts for as long as is asked for.\n\
                     [[operations]]\ninclude-operation-id = \"recordPlugin\"\nparameters = { \"path.name\" = \"absent\" }\n\
                     # A component that is none is refused, though it is bytes as they should be.\n\
                     [[operations]]\ninclude-operation-id = \"loadPlugin\"\n\
                     checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\
                     [[operations]]\ninclude-operation-id = \"installPlugin\"\n\
-                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n";
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\
+                    [[operations]]\ninclude-operation-id = \"tryPlugin\"\n\
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\
+                    [[operations]]\ninclude-operation-id = \"beginShadow\"\n\
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\
+                    [[operations]]\ninclude-operation-id = \"beginCanary\"\n\
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"422\"]\n\
+                    [[operations]]\ninclude-operation-id = \"replayScope\"\nparameters = { \"path.key\" = \"ticket:t1\" }\n\
+                    checks.positive_data_acceptance.expected-statuses = [\"2xx\", \"401\", \"403\", \"404\", \"422\"]\n";
     std::fs::write(host.dir().join("schemathesis.toml"), settings).unwrap();
     let (url, key, dir) = (format!("{}/openapi.json", host.api), host.key.clone(), host.dir().to_owned());
     let run = tokio::task::spawn_blocking(move || {

@@ -29,7 +29,8 @@ async fn check(options: Options) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_host_keeps_its_promises() {
-    check(options(1, &[Fault::Stop])).await;
+    let faults = [Fault::Stop, Fault::Kill, Fault::Swap, Fault::Rollout];
+    check(Options { time: Duration::from_secs(30), ..options(1, &faults) }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,6 +45,7 @@ async fn hosts_of_a_cluster_keep_their_promises() {
     if let Err(why) = missing {
         return skip("hosts_of_a_cluster_keep_their_promises", &why);
     }
-    let faults = [Fault::Kill, Fault::Stop, Fault::Cut, Fault::RedisData, Fault::RedisEmpty, Fault::Clock, Fault::Swap];
+    use Fault::{Clock, Cut, Kill, RedisData, RedisEmpty, Rollout, Stop, Swap};
+    let faults = [Kill, Stop, Cut, RedisData, RedisEmpty, Clock, Swap, Rollout];
     check(Options { time: Duration::from_secs(60), ..options(3, &faults) }).await;
 }

@@ -1,6 +1,7 @@
 //! Several hosts over a Redis, which behave as one.
 
 mod agents;
+mod answers;
 mod fault_bench;
 mod presence;
 mod recovery;

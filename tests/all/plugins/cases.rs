@@ -88,7 +88,10 @@ async fn each_fault_is_the_same_in_its_replay() {
     let build = dir.join("hostile.wasm");
     fs::write(&build, hostile("normal")).unwrap();
     let kept = cases(&host).await;
-    assert_eq!(kept.len(), FAULTS.len(), "{kept:?}");
+    // Some break the same rule.
+    let n_faults: u64 = kept.iter().map(|case| case["count"].as_u64().unwrap()).sum();
+    assert_eq!(n_faults as usize, FAULTS.len(), "{kept:?}");
+    assert!(kept.len() >= 25, "{}", kept.len());
     for case in kept {
         let (id, fault) = (case["id"].as_u64().unwrap(), case["fault"].as_str().unwrap());
         let file = dir.join(format!("hostile-{id}.case"));

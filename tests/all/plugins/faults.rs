@@ -46,7 +46,7 @@ async fn handler_fault_costs_one_event() {
     let received = ben.drain_events().await;
     assert!(received.iter().all(|event| event == "viewers:updated"), "nor did others hear of it: {received:?}");
     let report = host.report("hostile").await;
-    assert_eq!((&report["traps"], &report["state"]), (&json!(17), &json!("running")));
+    assert_eq!((&report["traps"], &report["state"]), (&json!(FAULTS.len() + 1), &json!("running")));
 }
 
 #[tokio::test]
@@ -106,7 +106,8 @@ async fn failing_plugin_is_paused_while_others_run() {
         watched.emit_with_ack("hostile:count", json!({ "id": "a" })).await.ok()
     })
     .await;
-    faults_of_many(&host, 10).await;
+    // It has not recovered: it takes half as many.
+    faults_of_many(&host, 5).await;
     watched.close().await;
     let notifications = eventually("the second pause, of two seconds, ends", async || {
         ana.emit_with_ack("hostile:told", json!({ "id": "a" })).await.ok()
@@ -129,7 +130,7 @@ async fn failing_new_generation_is_rolled_back() {
         Ok(json!({ "count": 2 })),
         "the state is as it was"
     );
-    assert!(host.log().contains("rolled back"));
+    eventually("the log says it, too", async || host.log().contains("rolled back").then_some(())).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::fs;
 
 use roundhouse_tests::guests::{hostile, ticket_collision};
+use roundhouse_tests::smith::load_forged;
 use roundhouse_tests::{TestHost, eventually};
 use serde_json::json;
 
@@ -145,4 +146,12 @@ async fn command_line_manages_plugins() {
     assert!(!ok && output.contains("compile"), "{output}");
     let (ok, output) = host.plugin(&["list", "--key", "wrong"]);
     assert!(!ok && output.contains("API key"), "{output}");
+}
+
+#[tokio::test]
+async fn components_that_nobody_wrote_are_refused_with_a_reason() {
+    let host = TestHost::start_with("auth.jwt.secret = \"s\"\nlimits.events_per_second = 0\n", &[]);
+    let outcomes = load_forged(&host, 1, |n| n < 60).await;
+    assert!(outcomes.contains_key("compile") && outcomes.len() > 1, "{outcomes:?}");
+    assert!(!host.log().contains("panicked at host"), "{}", host.log());
 }

@@ -7,7 +7,8 @@ use roundhouse_tests::{EngineSocket, InnerHost, Packet, Polling, SocketIoClient,
 use serde_json::{Value, json};
 
 use crate::recovery::{
-    CONFIG, SHARD, TRANSPORTS, Transport, client, emit_number, lose, occupy_shard, wait_for_detached,
+    CONFIG, SHARD, TRANSPORTS, Transport, client, emit_number, lose, occupy_shard, wait_for_departure,
+    wait_for_detached,
 };
 
 #[tokio::test]
@@ -115,12 +116,13 @@ async fn upgrade_opened_before_a_handoff_completes() {
         assert!(matches!(socket.next().await, Ok(packet) if packet.encode().starts_with("42[\"number\",1,")));
         socket.send("41").await;
         drop((socket, occupying));
+        // The handoff leaves no connection behind.
+        wait_for_departure(&host, "ana").await;
         if is_elsewhere {
             break;
         }
         assert!(attempt < 50, "it always comes to the same shard");
     }
-    // The handoff leaves no connection behind.
     let mut ana = SocketIoClient::socket(&host.ws).await;
     ana.connect_as(&token).await;
     emit_number(&host, "ana", 2).await;

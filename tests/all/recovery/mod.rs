@@ -54,6 +54,15 @@ pub(crate) async fn wait_for_detached(host: &InnerHost, n: u64) {
         .await;
 }
 
+/// Waits until a user who disconnects has no connection any more.
+pub(crate) async fn wait_for_departure(host: &InnerHost, user: &str) {
+    let path = format!("/v1/users/{user}");
+    eventually(&format!("{user} has no connection"), async || {
+        (host.call("GET", &path, "").await.status == 404).then_some(())
+    })
+    .await;
+}
+
 /// Emits an event to the one connection of a user.
 pub(crate) async fn emit_number(host: &InnerHost, user: &str, n: i32) {
     assert_eq!(host.emit(json!({ "user": user }), "number", json!(n)).await, 1);

@@ -47,10 +47,10 @@ struct Arguments {
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let default = if arguments.nodes == 1 || arguments.apart {
-        vec![Fault::Kill, Fault::Stop, Fault::Clock, Fault::Swap]
+        vec![Fault::Kill, Fault::Stop, Fault::Clock, Fault::Swap, Fault::Rollout]
     } else {
-        use Fault::{Clock, Cut, Kill, RedisData, RedisEmpty, Stop, Swap};
-        vec![Kill, Stop, Cut, RedisEmpty, RedisData, Clock, Swap]
+        use Fault::{Clock, Cut, Kill, RedisData, RedisEmpty, Rollout, Stop, Swap};
+        vec![Kill, Stop, Cut, RedisEmpty, RedisData, Clock, Swap, Rollout]
     };
     let options = Options {
         seed: arguments.seed,

@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::fault::Fault;
-use super::model::{Command, Model, Place, ROOMS, TIMELINES};
+use super::model::{CAMPAIGNS, Command, Model, Place, ROOMS, TIMELINES};
 use super::page::{Page, Shared};
 use super::report::{Failure, Report};
 use super::violation::Violation;
-use super::{messages, presence, service, timelines};
+use super::{campaigns, figures, messages, presence, service, timelines};
 use crate::{ClusterOptions, Engine, Persistence, Random, TestBalancer, TestCluster, guests};
 
 /// The time of rest until which all invariants have to hold. Bounded by nothing but patience: see the report for the time
@@ -91,7 +91,7 @@ pub async fn run(options: Options) -> Result<Report, Box<Failure>> {
 impl Bench {
     fn start(options: Options) -> Self {
         let has = |fault| options.faults.contains(&fault);
-        let build = has(Fault::Swap).then(|| guests::ticket_collision("0.1.1"));
+        let build = (has(Fault::Swap) || has(Fault::Rollout)).then(|| guests::ticket_collision("0.1.1"));
         let cluster = TestCluster::start_with(&cluster_options(&options)).unwrap_or_else(|why| panic!("{why}"));
         let hosts = (0..options.nodes).map(|node| cluster.host(node));
         let balancer = options.is_balanced.then(|| cluster.balancer().unwrap_or_else(|why| panic!("{why}")));
@@ -113,6 +113,9 @@ impl Bench {
         let (is_paused, paused) = watch::channel(false);
         for timeline in 0..TIMELINES {
             tasks.spawn(service::post_events(shared.clone(), timeline, paused.clone(), part()));
+        }
+        for campaign in 0..CAMPAIGNS {
+            tasks.spawn(campaigns::count_messages(shared.clone(), campaign, paused.clone(), part()));
         }
         let report = Report { seed: options.seed, ..Report::default() };
         Self {
@@ -195,24 +198,35 @@ impl Bench {
         self.is_paused.send_replace(true);
         self.note("rest".to_owned());
         let deadline = Instant::now() + REST;
-        while let Some(violation) = self.check() {
+        self.wait_until_holds(deadline, async |bench| bench.check()).await?;
+        if !self.options.is_apart {
+            self.wait_until_holds(deadline, async |bench| bench.check_figures().await).await?;
+        }
+        let rooms = if self.options.reads_history { 0..ROOMS } else { 0..0 };
+        for room in rooms {
+            self.wait_until_holds(deadline, async |bench| bench.check_history(room).await).await?;
+        }
+        self.report.rests += 1;
+        self.note("all invariants hold".to_owned());
+        self.is_paused.send_replace(false);
+        Ok(())
+    }
+
+    /// Checks an invariant until it holds.
+    ///
+    /// # Errors
+    /// With its violation at the deadline.
+    async fn wait_until_holds(
+        &mut self,
+        deadline: Instant,
+        mut check: impl AsyncFnMut(&mut Self) -> Option<Violation>,
+    ) -> Result<(), Violation> {
+        while let Some(violation) = check(self).await {
             if Instant::now() > deadline {
                 return Err(violation);
             }
             sleep(Duration::from_millis(100)).await;
         }
-        let rooms = if self.options.reads_history { 0..ROOMS } else { 0..0 };
-        for room in rooms {
-            while let Some(violation) = self.check_history(room).await {
-                if Instant::now() > deadline {
-                    return Err(violation);
-                }
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-        self.report.rests += 1;
-        self.note("all invariants hold".to_owned());
-        self.is_paused.send_replace(false);
         Ok(())
     }
 
@@ -224,6 +238,11 @@ impl Bench {
             .or_else(|| presence::told_as_gone(&record, &self.model))
             .or_else(|| timelines::timelines(&record))
             .or_else(|| messages::messages(&record))
+    }
+
+    async fn check_figures(&mut self) -> Option<Violation> {
+        let api = &self.shared.apis[self.random.below(self.shared.apis.len())];
+        figures::figures(&self.shared, api, &self.model).await
     }
 
     async fn check_history(&mut self, room: usize) -> Option<Violation> {

@@ -21,6 +21,8 @@ pub enum Fault {
     Clock,
     /// Another build of a feature is loaded.
     Swap,
+    /// Another build of a feature is tried, in the shadow or as a canary, and promoted or rolled back.
+    Rollout,
 }
 
 impl Fault {

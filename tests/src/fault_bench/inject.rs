@@ -20,6 +20,7 @@ impl Bench {
         match fault {
             Fault::Kill => return self.kill(node).await,
             Fault::Swap => return self.swap(node).await,
+            Fault::Rollout => return self.roll_out(node).await,
             Fault::Stop => self.stop(node).await,
             Fault::Cut => self.cut(node).await,
             Fault::RedisEmpty => self.restart_redis(true).await,
@@ -166,6 +167,34 @@ impl Bench {
             return Err(Violation::new("a healthy host loads a build", what));
         }
         self.work(Duration::from_secs(2)).await;
+        Ok(())
+    }
+
+    /// Tries a build that does the same, of which no event may differ and no scope may go back.
+    async fn roll_out(&mut self, node: usize) -> Result<(), Violation> {
+        let build = self.build.as_ref().expect("a build was made for this fault");
+        let component = relabelled(build, &format!("try {}", self.report.commands));
+        let how = *self.random.pick(&["shadows?seconds=60", "canaries?percent=40", "canaries?percent=100"]);
+        let end = *self.random.pick(&["promote", "rollback"]);
+        self.note(format!("host {node} tries another build of ticket-collision, {how}, and then: {end}"));
+        let host = self.cluster.host(node);
+        let begun = host.call("POST", &format!("/v1/{how}"), component).await;
+        let violation = |what: String| Violation::new("a healthy host tries a build", format!("host {node}: {what}"));
+        if begun.status != 200 {
+            return Err(violation(format!("{}: {}", begun.status, begun.text)));
+        }
+        self.work(Duration::from_secs(3)).await;
+        let host = self.cluster.host(node);
+        let report = host.call("GET", "/v1/plugins/ticket-collision/rollout", "").await;
+        let comparison = &report.body["comparison"];
+        if comparison["different"] != 0 || comparison["failed"] != 0 || report.body["pinnedScopes"] != 0 {
+            return Err(violation(format!("the same build does something else: {}", report.text)));
+        }
+        let ended = host.call("POST", &format!("/v1/plugins/ticket-collision/{end}"), "").await;
+        if ended.status != 200 {
+            return Err(violation(format!("{end} answered {}: {}", ended.status, ended.text)));
+        }
+        self.work(Duration::from_secs(1)).await;
         Ok(())
     }
 

@@ -3,14 +3,16 @@
 //!
 //! # Layout
 //! - `model`: what agents have open, and what each should see
-//! - `page`, `connection`, `wire`: a page of an agent, its connection, and the bytes; `service`: numbered events
+//! - `page`, `connection`, `wire`: a page of an agent, its connection, and the bytes; `service`, `campaigns`: what services send
 //! - `record`: what pages have seen, and the story; `health`: when faults touched hosts
-//! - `presence`, `timelines`, `messages`: the invariants, as functions of record and model; `order`, `violation`
+//! - `presence`, `timelines`, `messages`, `figures`: the invariants, as functions of record and model; `order`, `violation`
 //! - `fault`, `bench`, `inject`: the run; `report`: what it prints
 
 mod bench;
+mod campaigns;
 mod connection;
 mod fault;
+mod figures;
 mod health;
 mod inject;
 mod messages;

@@ -10,6 +10,8 @@ pub(super) const TICKETS: usize = 12;
 pub(super) const ROOMS: usize = 4;
 /// The number of timelines. An agent is on the timeline of its number.
 pub(super) const TIMELINES: usize = 4;
+/// The number of campaigns.
+pub(super) const CAMPAIGNS: usize = 2;
 /// The greatest number of tickets that a page views.
 const TICKETS_OF_A_PAGE: usize = 3;
 
@@ -104,6 +106,17 @@ impl Model {
         viewing.map(|page| page.agent).collect()
     }
 
+    /// The number of pages in a room.
+    pub(super) fn pages_in_room(&self, room: usize) -> usize {
+        self.pages.iter().filter(|page| page.is_open && page.agent % ROOMS == room).count()
+    }
+
+    /// The number of agents on a timeline.
+    pub(super) fn subscribers(&self, timeline: usize) -> usize {
+        let there = self.pages.iter().filter(|page| page.is_open && page.agent % TIMELINES == timeline);
+        there.map(|page| page.agent).collect::<BTreeSet<_>>().len()
+    }
+
     /// Lets an agent open no page until [`Self::release`].
     pub(super) fn hold(&mut self, agent: usize) {
         self.held.insert(agent);
@@ -168,6 +181,7 @@ mod tests {
         }
         model.apply(0, Command::Leave(5));
         assert_eq!(model.viewers(5), BTreeSet::from([0]));
+        assert_eq!((model.pages_in_room(0), model.subscribers(0), model.pages_in_room(1)), (2, 1, 0));
         model.apply(2, Command::Close { politely: true });
         assert_eq!(model.viewers(5), BTreeSet::new());
     }

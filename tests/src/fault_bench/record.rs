@@ -7,7 +7,7 @@ use serde_json::Value;
 
 pub(super) use super::health::At;
 use super::health::Health;
-use super::model::Place;
+use super::model::{CAMPAIGNS, Place};
 
 /// A page's time in a place: from the acknowledgement of its entry until it leaves or its connection ends.
 #[derive(Debug, Clone)]
@@ -76,6 +76,17 @@ pub(super) struct Post {
     pub(super) is_acknowledged: bool,
 }
 
+/// What a campaign has to have counted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Campaign {
+    /// The messages of acknowledged calls.
+    pub(super) processed: u64,
+    /// The messages of calls that were repeated, each as often as it was.
+    pub(super) repeated: u64,
+    /// Whether a call has yet to be acknowledged.
+    pub(super) is_counting: bool,
+}
+
 /// A chat message.
 #[derive(Debug, Clone)]
 pub(super) struct Message {
@@ -101,6 +112,8 @@ pub(super) struct Record {
     pub(super) sessions: Vec<Session>,
     /// By timeline, the events by their numbers.
     pub(super) posts: Vec<Vec<Post>>,
+    /// The campaigns, by their numbers.
+    pub(super) campaigns: Vec<Campaign>,
     /// The chat messages, by their numbers.
     pub(super) messages: Vec<Message>,
     /// Times at which Redis may have lost what was written to it.
@@ -129,6 +142,7 @@ impl Record {
             health: Health::new(nodes),
             sessions: Vec::new(),
             posts: vec![Vec::new(); timelines],
+            campaigns: vec![Campaign::default(); CAMPAIGNS],
             messages: Vec::new(),
             losses: Vec::new(),
             unsettled: BTreeMap::new(),

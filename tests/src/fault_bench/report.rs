@@ -8,7 +8,7 @@ use super::record::{At, Record};
 use super::violation::Violation;
 
 /// The lines of the story that a failure shows.
-const STORY_LINES: usize = 80;
+const STORY_LINES: usize = 300;
 
 /// The figures of a run.
 #[derive(Debug, Clone, Default)]

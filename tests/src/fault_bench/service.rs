@@ -13,7 +13,7 @@ use super::wire::{Arrival, Wire};
 use crate::{Random, TestCluster, http};
 
 /// The time-out of a call.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Sends events to a timeline, each to any host, until the run is over. Each begins when the call before has ended.
 pub(super) async fn post_events(
@@ -53,10 +53,17 @@ fn begin(shared: &Shared, timeline: usize) -> usize {
 async fn post(api: &str, timeline: usize, n: usize) -> Result<(), String> {
     let data = json!({ "entityType": "ticket", "entityId": format!("e{timeline}"), "item": { "n": n } });
     let body = json!({ "event": "timeline:new_item", "data": data }).to_string();
+    call(api, "POST", "/v1/events", body).await.map(drop)
+}
+
+/// Calls the API of a host.
+///
+/// # Errors
+/// If the host does not answer, or refuses.
+pub(super) async fn call(api: &str, method: &str, path: &str, body: String) -> Result<Value, String> {
     let key = format!("Bearer {}", TestCluster::key());
-    let answer = http(api, "POST", "/v1/events", &[("authorization", &key)], body).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    if answer.status == 200 { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text)) }
+    let answer = http(api, method, path, &[("authorization", &key)], body).await.map_err(|error| error.to_string())?;
+    if answer.status == 200 { Ok(answer.body) } else { Err(format!("{} {}", answer.status, answer.text)) }
 }
 
 /// The numbers of the messages in the history of a room, as a member gets them.

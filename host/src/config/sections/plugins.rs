@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::config::explain::explain;
 use crate::config::secrets::PRIVATE_DIR;
 use crate::config::values::{path, some_path};
-use crate::plugin::{PluginConfig, PluginOptions, SenderLimits};
+use crate::plugin::{CanaryBounds, PluginConfig, PluginOptions, SenderLimits};
 
 /// Headers that features never see.
 const WITH_CREDENTIALS: [&str; 6] =
@@ -38,6 +38,11 @@ pub(in crate::config) struct PluginsSection {
     call_deadline: Duration,
     memory_bytes: usize,
     state_bytes: usize,
+    recent_bytes: usize,
+    canary_scopes: usize,
+    #[serde(with = "humantime_serde")]
+    canary_window: Duration,
+    canary_slowdown: f64,
     /// Headers of the handshake that features may see.
     connect_headers: Vec<String>,
     /// The tables of single plugins.
@@ -47,7 +52,8 @@ pub(in crate::config) struct PluginsSection {
 
 impl Default for PluginsSection {
     fn default() -> Self {
-        let PluginConfig { call_deadline, memory_bytes, state_bytes, .. } = PluginConfig::default();
+        let PluginConfig { call_deadline, memory_bytes, state_bytes, recent_bytes, canary, .. } =
+            PluginConfig::default();
         Self {
             dir: "plugins.d".into(),
             cache: None,
@@ -57,6 +63,10 @@ impl Default for PluginsSection {
             call_deadline,
             memory_bytes,
             state_bytes,
+            recent_bytes,
+            canary_scopes: canary.scopes,
+            canary_window: canary.window,
+            canary_slowdown: canary.slowdown,
             connect_headers: Vec::new(),
             plugins: HashMap::new(),
         }
@@ -90,6 +100,7 @@ impl PluginsSection {
         let general = Figment::from(Serialized::defaults(&values));
         let mut section: Self = general.extract().map_err(|error| explain(error, "plugins"))?;
         check_bounds("plugins", Some(section.call_deadline), Some(section.memory_bytes))?;
+        section.check_canary()?;
         for (name, table) in tables {
             let options: PluginOptions =
                 table.deserialize().map_err(|error| explain(error, &format!("plugins.{name}")))?;
@@ -104,6 +115,17 @@ impl PluginsSection {
         Ok(section)
     }
 
+    /// # Errors
+    /// If a bound of canaries is out of range.
+    fn check_canary(&self) -> anyhow::Result<()> {
+        let Self { canary_scopes: scopes, canary_window: window, canary_slowdown: slowdown, .. } = self;
+        ensure!((1..=10_000).contains(scopes), "plugins.canary_scopes is {scopes}, and must be 1 to 10000");
+        let is_sensible = (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(window);
+        ensure!(is_sensible, "plugins.canary_window is {window:?}, and must be 1 s to 1 day");
+        ensure!((1.0..=1000.0).contains(slowdown), "plugins.canary_slowdown is {slowdown}, and must be 1 to 1000");
+        Ok(())
+    }
+
     /// Converts the section. `cores` is the default number of threads.
     pub(in crate::config) fn into_config(self, cores: usize, senders: SenderLimits, dir: &Path) -> PluginConfig {
         let place = |configured: Option<PathBuf>, name: &str| {
@@ -114,6 +136,12 @@ impl PluginsSection {
             call_deadline: self.call_deadline,
             memory_bytes: self.memory_bytes,
             state_bytes: self.state_bytes,
+            recent_bytes: self.recent_bytes,
+            canary: CanaryBounds {
+                scopes: self.canary_scopes,
+                window: self.canary_window,
+                slowdown: self.canary_slowdown,
+            },
             cache_dir: Some(place(self.cache, "cache")),
             components_dir: Some(place(self.components, "components")),
             senders,

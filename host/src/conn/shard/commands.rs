@@ -42,6 +42,7 @@ impl Shard {
             ShardCommand::Deliver(delivery) => self.deliver(delivery, behind),
             ShardCommand::Ask { connection, id, outgoing } => {
                 if let Some(connection) = self.connection(connection) {
+                    self.members().note_ask(connection.id, &outgoing);
                     self.emit_with_ack(&connection, outgoing.frames_with_id(&connection.protocol, id));
                 }
             }
@@ -50,6 +51,11 @@ impl Shard {
                     self.reply(&connection, Some(&event), id, outcome.as_ref());
                 }
                 self.metrics().event_seconds.observe(read_at.elapsed().as_secs_f64());
+            }
+            ShardCommand::Trace { connection, most, answer } => {
+                let connection = self.connection(connection);
+                // An error means that the caller no longer waits.
+                let _ = answer.send(connection.map(|found| self.members().trace(&found, most)).unwrap_or_default());
             }
             ShardCommand::Run { connection, task } => {
                 if self.connection(connection).is_some() {

@@ -74,7 +74,10 @@ impl Shard {
                 None => {}
             }
         });
-        writes.hold(run.into_iter().filter_map(|delivery| delivery.receipt));
+        for mut delivery in run {
+            writes.hold(delivery.receipt.take());
+            self.members().note_delivery(delivery);
+        }
         self.close_slow_readers();
     }
 }

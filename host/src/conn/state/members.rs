@@ -7,9 +7,12 @@ use std::rc::Rc;
 use super::connection::{Connection, MemberList, Membership};
 use super::connections::Connections;
 use super::prefetch::prefetch;
+use super::trail::Trail;
 use super::transport::Transport;
 use super::transports::{TransportView, Transports};
-use crate::hub::Target;
+use crate::hub::{Delivery, Target, Traced};
+use crate::model::ConnId;
+use crate::protocol::Outgoing;
 
 /// How many connections ahead of its turn a connection is prefetched, and its transport, whose id the connection holds,
 /// a little later.
@@ -21,6 +24,8 @@ pub(crate) struct Members {
     lists: RefCell<HashMap<MemberList, Vec<Rc<Connection>>>>,
     /// The number of the last delivery, which marks the connections that it visited.
     delivery: Cell<u64>,
+    /// What was delivered lately.
+    trail: RefCell<Trail>,
 }
 
 impl Members {
@@ -30,6 +35,7 @@ impl Members {
             return;
         }
         let mut lists = self.lists.borrow_mut();
+        self.trail.borrow_mut().joined(connection.id, list.clone());
         let members = lists.entry(list.clone()).or_default();
         memberships.push(Membership { list, at: members.len() });
         members.push(connection.clone());
@@ -41,7 +47,24 @@ impl Members {
             let Some(index) = memberships.iter().position(|membership| membership.list == *list) else { return };
             memberships.swap_remove(index)
         };
+        self.trail.borrow_mut().left(connection.id, list.clone());
         self.remove(&membership);
+    }
+
+    /// Notes a delivery.
+    pub(crate) fn note_delivery(&self, delivery: Delivery) {
+        self.trail.borrow_mut().delivered(delivery);
+    }
+
+    /// Notes an event for one connection, which is to acknowledge it.
+    pub(crate) fn note_ask(&self, connection: ConnId, outgoing: &Outgoing) {
+        self.trail.borrow_mut().asked(connection, outgoing);
+    }
+
+    /// The last events that a connection got, the newest first.
+    pub(crate) fn trace(&self, connection: &Connection, most: usize) -> Vec<Traced> {
+        let lists = connection.memberships.borrow().iter().map(|membership| membership.list.clone()).collect();
+        self.trail.borrow().of(connection.id, lists, most)
     }
 
     pub(crate) fn leave_all(&self, connection: &Connection) {

@@ -34,6 +34,7 @@ mod session_key;
 mod shutdown;
 mod sign_ins;
 mod timers;
+mod trail;
 mod transport;
 mod transports;
 mod wall_clock;

@@ -1,5 +1,6 @@
 //! Events for features, and the recipients of their answers.
 
+mod remembered;
 pub(crate) mod senders;
 
 use std::sync::Arc;
@@ -49,7 +50,7 @@ pub(crate) struct Member {
 }
 
 /// The sender of a message.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Origin {
     Client(Member),
     /// The host, for a connection that has opened. Features see the connection as the sender.
@@ -120,6 +121,8 @@ pub(crate) enum Flow {
     Scope(Arc<str>),
     /// Queries of services.
     Queries,
+    /// The migration of states to another schema.
+    Migration,
 }
 
 /// An event as a feature gets it.
@@ -341,6 +344,15 @@ impl Event {
     }
 }
 
+/// How far a forwarded event is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It waits in Redis until it is done with, for the next owner of its scope if need be.
+    Waiting,
+    /// It is done with, and this is the event with the documents that it asked for, which gives its answer.
+    Fetched,
+}
+
 /// The recipient of the answer to an event.
 #[derive(Debug)]
 pub(crate) enum ReplyTo {
@@ -354,11 +366,10 @@ pub(crate) enum ReplyTo {
     Admission {
         connection: ConnId,
     },
-    /// A node of the cluster, which forwarded the event. `is_committed`: the event is done with, and only its answer is
-    /// awaited.
+    /// A node of the cluster, which forwarded the event.
     Node {
         id: EventId,
-        is_committed: bool,
+        stage: Stage,
     },
     /// A service. `once`: the identity of the call, if it has an idempotency key.
     Caller {

@@ -90,6 +90,11 @@ impl Backlog {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
+    /// The events that wait, and their bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        (self.events.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+
     fn is_empty(&self) -> bool {
         self.events.load(Ordering::Relaxed) == 0
     }

@@ -27,7 +27,8 @@ pub(crate) struct PluginLog {
     version: String,
     generation: u64,
     digest: String,
-    limiter: Limiter,
+    /// None where nothing is written.
+    limiter: Option<Limiter>,
     dropped: AtomicU64,
 }
 
@@ -47,17 +48,24 @@ impl PluginLog {
             version: version.to_owned(),
             generation,
             digest: digest.to_owned(),
-            limiter: RateLimiter::direct_with_clock(
+            limiter: Some(RateLimiter::direct_with_clock(
                 governor::Quota::per_second(LINES_PER_SECOND).allow_burst(BURST),
                 MonotonicClock,
-            ),
+            )),
             dropped: AtomicU64::new(0),
         }
     }
 
+    /// A log that writes nothing, for calls that do not count.
+    pub(crate) fn silent() -> Self {
+        let (plugin, version, digest) = (String::new(), String::new(), String::new());
+        Self { plugin, version, generation: 0, digest, limiter: None, dropped: AtomicU64::new(0) }
+    }
+
     /// Writes one line, or counts it as dropped if the generation is over its rate.
     pub(crate) fn write(&self, level: &str, message: &str) {
-        if self.limiter.check().is_err() {
+        let Some(limiter) = &self.limiter else { return };
+        if limiter.check().is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }

@@ -1,13 +1,13 @@
 //! Instances of components: their capabilities, and the calls into them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use wasmtime::component::ResourceTable;
-use wasmtime::{Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
+use wasmtime::{ResourceLimiter, Store, StoreLimits, StoreLimitsBuilder, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{
@@ -46,6 +46,9 @@ pub(crate) type Outcome = bindings::Outcome;
 pub(crate) enum Fault {
     #[error("it ran for longer than {} ms", .0.as_millis())]
     Deadline(Duration),
+    /// It had a part of its deadline: see [`Instance::shorten`].
+    #[error("it ran for too long, right after calls that had run for longer than {} ms", .0.as_millis())]
+    Shortened(Duration),
     #[error("it trapped: {0}")]
     Trap(String),
 }
@@ -59,12 +62,14 @@ struct DeadlinePassed;
 pub(crate) struct HostState {
     wasi: WasiCtx,
     table: ResourceTable,
-    limits: StoreLimits,
+    limits: CountedLimits,
     time: Arc<EventTime>,
     stderr: Arc<Mutex<Vec<u8>>>,
     log: Arc<PluginLog>,
     deadline: Duration,
     ticks: u64,
+    /// What deadline and ticks are divided by.
+    divisor: u32,
     /// CPU time of this thread at the last check of the deadline, and the number of checks.
     watch: (Option<Duration>, u32),
     /// The shards to wake when a call has taken half of its deadline.
@@ -94,6 +99,59 @@ impl super::bindings::roundhouse::feature::manifest::Host for HostState {}
 impl super::bindings::roundhouse::feature::events::Host for HostState {}
 impl super::bindings::roundhouse::feature::effects::Host for HostState {}
 
+/// The linear memory that the instances of a generation have, in bytes.
+pub(crate) type MemoryUse = Arc<AtomicUsize>;
+
+/// The limits of an instance, which count its linear memory.
+struct CountedLimits {
+    limits: StoreLimits,
+    in_use: MemoryUse,
+    /// What this instance has of it.
+    held: usize,
+}
+
+impl ResourceLimiter for CountedLimits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let may_grow = self.limits.memory_growing(current, desired, maximum)?;
+        if may_grow {
+            let more = desired.saturating_sub(current);
+            self.held += more;
+            self.in_use.fetch_add(more, Ordering::Relaxed);
+        }
+        Ok(may_grow)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.limits.table_growing(current, desired, maximum)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.memory_grow_failed(error)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.limits.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.limits.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.limits.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.limits.memories()
+    }
+}
+
+impl Drop for CountedLimits {
+    fn drop(&mut self) {
+        self.in_use.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
+
 /// The bounds of a plugin's instances and states.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct InstanceBounds {
@@ -119,12 +177,13 @@ impl fmt::Debug for Feature {
 
 impl Instance {
     /// Instantiates a component with nothing but a clock that stands still, fixed random bytes, standard error and its
-    /// log.
+    /// log. Its memory counts into `in_use`.
     pub(crate) fn new(
         pre: &FeaturePre<HostState>,
         ticker: &Ticker,
         bounds: InstanceBounds,
         log: Arc<PluginLog>,
+        in_use: &MemoryUse,
     ) -> Result<Self, Fault> {
         let time = Arc::new(EventTime::default());
         let stderr = Arc::new(Mutex::new(Vec::new()));
@@ -147,12 +206,13 @@ impl Instance {
         let state = HostState {
             wasi: wasi.build(),
             table: ResourceTable::new(),
-            limits,
+            limits: CountedLimits { limits, in_use: in_use.clone(), held: 0 },
             time,
             stderr,
             log,
             deadline: bounds.deadline,
             ticks: bounds.ticks,
+            divisor: 1,
             watch: (None, 0),
             wakes: WakeBatch::default(),
         };
@@ -176,6 +236,11 @@ impl Instance {
         let done = work(self);
         wakes.swap(&self.store.data().wakes);
         done
+    }
+
+    /// Has the next call end after a part of its deadline: it is divided by `divisor`.
+    pub(crate) fn shorten(&mut self, divisor: u32) {
+        self.store.data_mut().divisor = divisor;
     }
 
     /// Calls `describe`.
@@ -223,8 +288,8 @@ impl Instance {
         now_ms: u64,
         call: impl FnOnce(&Feature, &mut Store<HostState>) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        let ticks = self.store.data().ticks;
-        self.store.set_epoch_deadline(ticks / 2);
+        let half = self.store.data().half();
+        self.store.set_epoch_deadline(half);
         let state = self.store.data_mut();
         state.watch = (None, 0);
         state.time.0.store(now_ms, Ordering::Relaxed);
@@ -232,7 +297,9 @@ impl Instance {
         let running = ticker.call_begins();
         let result = call(&self.feature, &mut self.store);
         drop(running);
-        result.map_err(|error| self.store.data().fault(&error))
+        let result = result.map_err(|error| self.store.data().fault(&error));
+        self.store.data_mut().divisor = 1;
+        result
     }
 }
 
@@ -246,18 +313,23 @@ impl HostState {
         let cpu = thread_cpu_time();
         let (last, looks) = self.watch;
         if let Some(last) = last {
-            let has_run = cpu.saturating_sub(last) >= self.deadline / 4;
+            let has_run = cpu.saturating_sub(last) >= self.deadline / self.divisor / 4;
             if has_run || looks > MAX_EXTENSIONS {
                 return Err(DeadlinePassed.into());
             }
         }
         self.watch = (Some(cpu), looks + 1);
-        Ok(UpdateDeadline::Continue(self.ticks / 2))
+        Ok(UpdateDeadline::Continue(self.half()))
+    }
+
+    /// The ticks in half of a call's time.
+    fn half(&self) -> u64 {
+        (self.ticks / 2 / u64::from(self.divisor)).max(1)
     }
 
     fn fault(&self, error: &wasmtime::Error) -> Fault {
         if error.is::<DeadlinePassed>() {
-            return Fault::Deadline(self.deadline);
+            return if self.divisor == 1 { Fault::Deadline(self.deadline) } else { Fault::Shortened(self.deadline) };
         }
         let mut said = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
         let said = String::from_utf8_lossy(&std::mem::take(&mut *said)).into_owned();

@@ -80,7 +80,12 @@ impl Builds for Following {
         let catalogue = lifecycle.shared.catalogue.load();
         let running = catalogue.plugins.values().map(|plugin| {
             let id = plugin.current().id.clone();
-            RunningBuild { plugin: id.name, generation: id.generation, digest: id.digest, failure: None }
+            RunningBuild {
+                plugin: id.name.clone(),
+                generation: id.generation,
+                digest: id.digest.clone(),
+                failure: None,
+            }
         });
         let failed = catalogue.idle.iter().filter_map(|(name, idle)| {
             let FailedStart { installed, error } = idle.failed.clone()?;
@@ -225,12 +230,13 @@ impl Lifecycle {
                 }
                 let history = history.giving_up(losses.schemas.iter().copied());
                 self.switch(&plugin, &generation, history, &losses);
+                self.resume(&plugin);
                 if let Some(store) = &self.shared.store {
                     store.resume(name);
                 }
             }
             None => {
-                let plugin = Plugin::new(self.next_plugin(), generation, history, self.shared.hub.ledger());
+                let plugin = Plugin::new(self.next_plugin(), generation, history, self.shared.hub.ledger())?;
                 if let Some(node) = &self.shared.node {
                     node.revisions.use_up_to(record.revision);
                 }

@@ -9,10 +9,9 @@ use serde::Serialize;
 use super::install::Lifecycle;
 use super::report::PluginState;
 use super::suggestion::{Findings, grants_to_start, unused};
-use crate::model::{ErrorCode, Failure};
+use crate::model::{ErrorCode, Failure, GenerationId};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::{FailedStart, Plugin};
-use crate::plugin::load::generation::GenerationId;
 use crate::plugin::load::loader::digest;
 
 /// The grants of a plugin as the API shows them.
@@ -122,11 +121,11 @@ impl Lifecycle {
         let (all_events, since_ms) = (record.events(), record.since_ms());
         let events = all_events.min(last);
         let before = plugin.before();
-        let before = before.as_ref().map(|before| (&before.id, &before.manifest.needs));
+        let before = before.as_ref().map(|before| (&*before.id, &before.manifest.needs));
         let id = &generation.id;
         let findings = Findings { id, asked, given: &given.grants, used: &used, events, all_events, since_ms, before };
         GrantReport {
-            id: id.clone(),
+            id: GenerationId::clone(id),
             state: self.state_of(plugin),
             asked: asked.into(),
             given: (&given.grants).into(),

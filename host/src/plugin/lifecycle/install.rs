@@ -8,15 +8,16 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::component_store::{ComponentStore, FolderFile, Record};
+use super::component_store::{ComponentStore, FolderFile};
 use super::threads::{LifecycleThreads, lock};
-use crate::model::{ErrorCode, Failure};
-use crate::plugin::load::catalogue::{Catalogue, History, Idle, Plugin};
-use crate::plugin::load::generation::{Generation, GenerationId, Source};
-use crate::plugin::load::loader::{LoadError, Loader, Step};
-use crate::plugin::load::migrate::Losses;
-use crate::plugin::run::clustered::news::News;
-use crate::plugin::run::job::Job;
+use crate::model::GenerationId;
+use crate::plugin::load::catalogue::{Catalogue, Idle, Plugin};
+use crate::plugin::load::generation::{Generation, Source};
+use crate::plugin::load::history::History;
+use crate::plugin::load::loader::{Described, LoadError, Loader, Step};
+use crate::plugin::load::migrate::{Losses, State};
+use crate::plugin::load::rollout::Rollout;
+use crate::plugin::run::job::{Job, StatesToMigrate};
 use crate::plugin::run::shared::Shared;
 use crate::store::StoredScopes;
 
@@ -63,8 +64,8 @@ pub struct Change {
 }
 
 impl Change {
-    pub(crate) fn to(id: GenerationId) -> Self {
-        Self { id, unchanged: false, lost_scopes: None, warning: None }
+    pub(crate) fn to(id: &GenerationId) -> Self {
+        Self { id: id.clone(), unchanged: false, lost_scopes: None, warning: None }
     }
 }
 
@@ -128,17 +129,10 @@ impl Lifecycle {
     /// # Errors
     /// With the step that refused the component. Then nothing has changed.
     pub(super) fn install(self: &Arc<Self>, load: &Load) -> Result<Change, LoadError> {
-        let described = self.loader.describe(&load.bytes, load.digest.as_deref())?;
-        if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
-            let message = format!("the component calls itself {:?}, not {name:?}", described.name);
-            return Err(LoadError::new(Step::Manifest, message));
-        }
+        let described = self.described(load)?;
         let _only_one = self.wait_to_load(&described.name);
         let record = self.store.record(&described.name);
-        // A bundled build that nothing was installed over has no record.
-        let running = self.shared.plugin(&described.name).map_or(0, |plugin| plugin.current().id.generation);
-        let next = |_: &GenerationId| record.last_generation.max(running) + 1;
-        let generation = Arc::new(self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next)?);
+        let generation = self.prepare(load, &described)?;
         let is_new = self.shared.plugin(&described.name).is_none_or(|p| p.current().id.digest != described.digest);
         if is_new {
             self.have_others_try(&generation, &load.bytes, load.lose_writes)?;
@@ -147,34 +141,66 @@ impl Lifecycle {
         match self.shared.plugin(&described.name) {
             Some(plugin) if plugin.current().id.digest == described.digest => {
                 self.keep_as_is(&plugin, folder, load.source)?;
-                Ok(Change { unchanged: true, ..Change::to(plugin.current().id.clone()) })
+                Ok(Change { unchanged: true, ..Change::to(&plugin.current().id) })
             }
-            Some(plugin) => self.swap(&plugin, generation, folder, load),
+            Some(plugin) => self.swap(&plugin, generation, folder, load, None),
             None => {
                 // A plugin that could not be started may have a history.
                 let history = self.history_of(&record, generation.id.generation);
-                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, self.shared.hub.ledger());
+                let plugin = Plugin::new(self.next_plugin(), generation.clone(), history, self.shared.hub.ledger())?;
                 let lost = self.bring_in(plugin, Some((&load.bytes, folder)), load.lose_writes)?;
                 self.prune_cache();
                 let id = generation.id.clone();
                 tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
                     source = ?load.source, "a plugin was loaded");
-                Ok(Change { lost_scopes: lost, ..Change::to(id) })
+                Ok(Change { lost_scopes: lost, ..Change::to(&id) })
             }
         }
     }
 
-    /// Replaces the build that runs.
-    fn swap(
+    /// Name, version and digest of a component that is to be loaded.
+    ///
+    /// # Errors
+    /// With the step that refuses the component.
+    pub(super) fn described(&self, load: &Load) -> Result<Described, LoadError> {
+        let described = self.loader.describe(&load.bytes, load.digest.as_deref())?;
+        if let Some(name) = load.name.as_ref().filter(|name| **name != described.name) {
+            let message = format!("the component calls itself {:?}, not {name:?}", described.name);
+            return Err(LoadError::new(Step::Manifest, message));
+        }
+        Ok(described)
+    }
+
+    /// Makes the next generation of a plugin of a component.
+    ///
+    /// # Errors
+    /// With the step that refuses the component.
+    pub(super) fn prepare(&self, load: &Load, described: &Described) -> Result<Arc<Generation>, LoadError> {
+        let recorded = self.store.record(&described.name).last_generation;
+        // A bundled build that nothing was installed over has no record, and a candidate that was only tried has none either.
+        let used = self
+            .shared
+            .plugin(&described.name)
+            .map_or(0, |plugin| plugin.current().id.generation.max(plugin.last_candidate.load(Ordering::Relaxed)));
+        let next = |_: &GenerationId| recorded.max(used) + 1;
+        self.loader.prepare(&load.bytes, load.digest.as_deref(), load.source, next).map(Arc::new)
+    }
+
+    /// Replaces the build that runs: by a candidate only while its trial goes on.
+    pub(super) fn swap(
         &self,
         plugin: &Arc<Plugin>,
         generation: Arc<Generation>,
         folder: Option<FolderFile>,
         load: &Load,
+        candidate_of: Option<&Arc<Rollout>>,
     ) -> Result<Change, LoadError> {
         let _changes = lock(&self.changes);
         if plugin.is_unloaded() {
             return Err(LoadError::unloaded_meanwhile());
+        }
+        if candidate_of.is_some_and(|rollout| !plugin.tries(rollout)) {
+            return Err(LoadError::passing(Step::Trial, "its trial has ended meanwhile: load it, or try it again"));
         }
         self.try_routes(&generation)?;
         let losses = self.losses(plugin, &generation)?;
@@ -184,6 +210,7 @@ impl Lifecycle {
         self.store.keep(&load.bytes, &generation.id.digest).map_err(LoadError::not_installed)?;
         self.write(plugin, &generation, &history, folder).map_err(LoadError::not_installed)?;
         let lost = self.switch(plugin, &generation, history, &losses);
+        self.resume(plugin);
         if let Some(store) = &self.shared.store {
             // The store sends the outcomes again that the previous build did not take.
             store.resume(&plugin.name);
@@ -191,11 +218,11 @@ impl Lifecycle {
         let id = generation.id.clone();
         tracing::info!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
             source = ?load.source, before = before.id.generation, "a plugin was replaced");
-        Ok(Change { lost_scopes: lost, ..Change::to(id) })
+        Ok(Change { lost_scopes: lost, ..Change::to(&id) })
     }
 
-    /// Makes a generation of a running plugin the current one. Returns the number of scopes that lost changes or their
-    /// state; none if there are no losses.
+    /// Makes a generation of a running plugin the current one; the caller calls [`Self::resume`] afterwards. Returns the
+    /// number of scopes that lost changes or their state; none if there are no losses.
     pub(crate) fn switch(
         &self,
         plugin: &Arc<Plugin>,
@@ -204,15 +231,23 @@ impl Lifecycle {
         losses: &Losses,
     ) -> Option<usize> {
         let before = (plugin.current(), plugin.history());
-        self.shared.metrics.show_latency(&generation.latency);
         plugin.health.activate(generation.id.generation, self.shared.clock.uptime_ms());
         plugin.switch(generation.clone(), history);
+        // Only now, or the scopes of a canary that is promoted would go back to the build before for a moment.
+        if let Some(rollout) = plugin.rollout() {
+            let is_it = Arc::ptr_eq(&rollout.candidate, generation);
+            let loaded = || format!("generation {} was taken into use", generation.id.generation);
+            self.shared.end_rollout(plugin, &rollout, &if is_it { "promoted".to_owned() } else { loaded() });
+        }
+        self.shared.metrics.show_latency(&generation.latency);
         self.publish(|_, _| {});
         self.retire(plugin, &before.0, &before.1);
-        let lost = (!losses.is_empty()).then(|| self.give_up(plugin, losses));
-        // Events that were deferred under the previous generation are handled.
+        (!losses.is_empty()).then(|| self.give_up(plugin, losses))
+    }
+
+    /// Has the plugin threads handle the events that were deferred under the previous generation, and migrate the states.
+    pub(super) fn resume(&self, plugin: &Plugin) {
         self.shared.submit_to_all(|| Job::Resume { plugin: plugin.number });
-        lost
     }
 
     /// Removes generations that are no longer loaded from the metrics, and prunes the cache.
@@ -275,6 +310,7 @@ impl Lifecycle {
         for loaded in plugin.history().generations().chain([&generation]) {
             self.shared.metrics.show_latency(&loaded.latency);
         }
+        self.shared.metrics.show_plugin(&plugin.metrics);
         plugin.health.activate(generation.id.generation, self.shared.clock.uptime_ms());
         self.publish(|plugins, idle| {
             idle.remove(&name);
@@ -303,21 +339,43 @@ impl Lifecycle {
     /// # Errors
     /// If the generation lacks a template for a present scope, or cannot be instantiated.
     pub(crate) fn losses(&self, plugin: &Plugin, by: &Arc<Generation>) -> Result<Losses, LoadError> {
-        let mut losses = Losses::default();
         let current = plugin.current();
-        for inbox in self.shared.inboxes.iter() {
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            inbox.push(Job::FindStates { plugin: plugin.number, by: by.clone(), reply });
-            // A thread that has ended drops the job.
-            let found =
-                answer.blocking_recv().map_err(|_| LoadError::passing(Step::Migrate, "the host is shutting down"))?;
+        let mut losses = Losses::of(by, &plugin.history().before(by, &current));
+        for found in self.find_states(plugin, by) {
+            let found = found?;
             if let Some(scope) = found.unroutable_scope {
                 let message = format!("it has no template for the scope {scope}, which there is");
                 return Err(LoadError::new(Step::Migrate, message));
             }
-            losses.add(self.loader.ticker(), Some(plugin), Some(&current), by, &found.states)?;
+            losses.add(self.loader.ticker(), plugin, Some(&current), by, &found.states)?;
         }
         Ok(losses)
+    }
+
+    /// The states of present scopes that a generation would have to migrate, of each thread.
+    fn find_states<'a>(
+        &'a self,
+        plugin: &'a Plugin,
+        by: &'a Arc<Generation>,
+    ) -> impl Iterator<Item = Result<StatesToMigrate, LoadError>> + 'a {
+        self.shared.inboxes.iter().map(|inbox| {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            inbox.push(Job::FindStates { plugin: plugin.number, by: by.clone(), reply });
+            // A thread that has ended drops the job.
+            answer.blocking_recv().map_err(|_| LoadError::passing(Step::Migrate, "the host is shutting down"))
+        })
+    }
+
+    /// The states of present scopes that a generation would have to migrate.
+    ///
+    /// # Errors
+    /// If the host is shutting down.
+    pub(super) fn present_states(&self, plugin: &Plugin, by: &Arc<Generation>) -> Result<Vec<State>, LoadError> {
+        let mut states = Vec::new();
+        for found in self.find_states(plugin, by) {
+            states.extend(found?.states.into_iter().map(|(state, _)| state));
+        }
+        Ok(states)
     }
 
     /// Replaces the catalogue by a changed copy.
@@ -336,56 +394,5 @@ impl Lifecycle {
             keep.extend(history.generations().chain([&current]).map(|generation| generation.id.digest.clone()));
         }
         self.loader.prune_cache(&keep);
-    }
-
-    /// Unloads a plugin: its scopes, timers and rooms are dropped, and durable states stay stored.
-    ///
-    /// # Errors
-    /// If there is no such plugin, or the unload cannot be recorded. Then nothing has changed.
-    pub(super) fn uninstall(&self, name: &str) -> Result<(), Failure> {
-        let _changes = lock(&self.changes);
-        let idle = self.shared.catalogue.load().idle.get(name).cloned();
-        let plugin = self.shared.plugin(name);
-        if plugin.is_none() && idle.is_none_or(|idle| idle.failed.is_none()) {
-            return Err(self.shared.no_plugin(name));
-        }
-        let mut record = self.store.record(name);
-        if let Some(plugin) = &plugin {
-            let current = plugin.current();
-            record.last_generation = record.last_generation.max(current.id.generation);
-            record.events = current.manifest.routes.keys().cloned().collect();
-        }
-        let events = record.events.clone();
-        let record = Record { current: None, previous: Vec::new(), rolled_back: Vec::new(), ..record };
-        self.put(record).map_err(|error| {
-            let message = format!("the unload of {name} cannot be written down, and was not done: {error}");
-            Failure::new(ErrorCode::Internal, message)
-        })?;
-        self.take_out(name, events, false);
-        Ok(())
-    }
-
-    /// Ends a plugin whose unload is recorded. With `sets_aside`, its scopes stay with the cluster until it runs here again.
-    pub(crate) fn take_out(&self, name: &str, events: Vec<String>, sets_aside: bool) {
-        if self.shared.node.is_some() && !sets_aside {
-            let name: Arc<str> = name.into();
-            self.shared.submit_to_all(|| Job::News(News::Unloaded(name.clone())));
-        }
-        let plugin = self.shared.plugin(name);
-        if let Some(plugin) = &plugin {
-            plugin.mark_unloaded();
-        }
-        self.publish(|plugins, idle| {
-            plugins.remove(name);
-            idle.insert(name.to_owned(), Idle { failed: None, events });
-        });
-        if let Some(plugin) = plugin {
-            self.shared.submit_to_all(|| Job::Forget { plugin: plugin.number, sets_aside });
-            let (current, history) = (plugin.current(), plugin.history());
-            history.generations().chain([&current]).for_each(|gone| self.shared.metrics.hide_latency(&gone.latency));
-            let id = &current.id;
-            tracing::info!(plugin = %name, version = %id.version, generation = id.generation, digest = %id.digest,
-                "a plugin was unloaded");
-        }
     }
 }

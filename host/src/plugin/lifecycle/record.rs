@@ -6,8 +6,9 @@ use super::component_store::{FolderFile, Record};
 use super::install::Lifecycle;
 use super::threads::lock;
 use crate::plugin::load::bundled::bundled;
-use crate::plugin::load::catalogue::{History, Plugin};
+use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::{Generation, Installed, Source};
+use crate::plugin::load::history::History;
 use crate::plugin::load::loader::{LoadError, digest};
 
 impl Lifecycle {
@@ -60,6 +61,7 @@ impl Lifecycle {
     ) -> Record {
         let before = self.store.record(&plugin.name);
         let list = |generations: &[Arc<Generation>]| generations.iter().map(|g| g.installed()).collect::<Vec<_>>();
+        let last = before.last_generation.max(generation.id.generation);
         let mut events: Vec<String> = generation.manifest.routes.keys().cloned().collect();
         events.sort_unstable();
         Record {
@@ -67,7 +69,7 @@ impl Lifecycle {
             previous: list(&history.previous),
             rolled_back: list(&history.rolled_back),
             given_up: history.given_up.clone(),
-            last_generation: before.last_generation.max(generation.id.generation),
+            last_generation: history.generations().map(|other| other.id.generation).fold(last, u64::max),
             folder: folder.or(before.folder),
             events,
             ..Record::new(&plugin.name)

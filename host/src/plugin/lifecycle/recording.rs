@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use roundhouse_contract::case::Case;
+use roundhouse_contract::case::{Case, CaseEnd};
 
 use super::install::Lifecycle;
 use super::replay::Replayer;
@@ -26,8 +26,13 @@ impl Lifecycle {
         let replayed = self.request(move |lifecycle| {
             // The same input gives the same output, so what came of a call need not be noted while clients wait.
             let (ticker, mut replayer) = (&lifecycle.shared.ticker, Replayer::default());
-            let ended = recorded.into_iter().map(|(case, generation)| {
-                let end = replayer.replay(ticker, &generation, &case);
+            let options = lifecycle.shared.config.case_options(&plugin.name);
+            let ended = recorded.into_iter().map(|call| {
+                let case = call.case(CaseEnd::Handled { effects: Vec::new(), state: None }, &options);
+                let end = match plugin.generation(call.id.generation) {
+                    Some(build) => replayer.replay(ticker, &build, &case),
+                    None => CaseEnd::Failed("the build that handled it is not loaded any more".to_owned()),
+                };
                 Case { end, ..case }
             });
             ended.collect()

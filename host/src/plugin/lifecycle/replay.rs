@@ -1,17 +1,19 @@
 //! Replay: a build gets the calls of case files, and what it makes of them is shown. Nothing is committed.
 
-use roundhouse_contract::case::{Case, CaseEffect, CaseEnd, CaseEvent, CaseOrigin, CaseState};
+use std::sync::Arc;
+
+use roundhouse_contract::case::{Case, CaseEnd, CaseEvent, CaseOrigin, CaseState, describe, state_json};
 use roundhouse_contract::raw::StateChange;
-use roundhouse_contract::{self as contract, Audience, CONNECT_EVENT, Counted, Effect, Rules};
-use serde_json::Value;
+use roundhouse_contract::{CONNECT_EVENT, Rules};
 
 use super::report::loader_for_inspection;
-use crate::model::{ConnId, Failure};
+use crate::model::{ConnId, Failure, GenerationId};
 use crate::plugin::guest::case::{lend_context, lend_event};
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::lift;
-use crate::plugin::guest::sandbox::{Instance, Outcome};
-use crate::plugin::load::generation::{Generation, GenerationId, Source};
+use crate::plugin::guest::sandbox::{Fault, Instance, Outcome};
+use crate::plugin::load::call::Call;
+use crate::plugin::load::generation::{Generation, Source};
 use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::{State, take_over};
 use crate::plugin::load::options::PluginConfig;
@@ -35,22 +37,107 @@ pub fn replay(component: &[u8], cases: &[Case], config: &PluginConfig) -> Result
     let replayed = loader.prepare(component, None, Source::Bundled, |_| 1).map(|generation| {
         let mut replayer = Replayer::default();
         let ends = cases.iter().map(|case| replayer.replay(&ticker, &generation, case)).collect();
-        Replay { id: generation.id.clone(), ends }
+        Replay { id: GenerationId::clone(&generation.id), ends }
     });
     ticker.stop();
     replayed
 }
 
-/// Has generations handle the calls of cases.
+/// Has generations handle calls again. What they log is not written.
 #[derive(Debug, Default)]
 pub(super) struct Replayer {
     /// The instance of the last call, unless it failed.
     warm: Option<(u64, Instance)>,
+    /// What the last call wrote.
+    written: Written,
+    /// Whether the last call came to nothing because the build cannot take over the state.
+    pub(super) cannot_migrate: bool,
 }
 
+/// What a call does to the state of its scope.
+#[derive(Debug, Default)]
+pub(super) enum Written {
+    /// It stays.
+    #[default]
+    Nothing,
+    State(Vec<u8>),
+    Cleared,
+}
+
+/// What the rules of an outcome depend on.
+#[derive(Clone, Copy)]
+struct Kind<'a> {
+    scope: &'a str,
+    is_query: bool,
+    is_admission: bool,
+}
+
+impl<'a> Kind<'a> {
+    fn of(call: &'a Call) -> Self {
+        let Call { address, event, .. } = call;
+        Self { scope: &address.key, is_query: event.is_query(), is_admission: event.is_admission() }
+    }
+}
+
+/// What a component answers: an outcome or a refusal, unless it fails.
+type Answer = Result<Result<Outcome, Failure>, Fault>;
+
 impl Replayer {
+    /// What a generation makes of the call of a case file.
     pub(super) fn replay(&mut self, ticker: &Ticker, generation: &Generation, case: &Case) -> CaseEnd {
-        self.handle(ticker, generation, case).unwrap_or_else(|fault| {
+        let kind = Kind {
+            scope: &case.context.scope,
+            is_query: matches!(case.event, CaseEvent::Query { .. } | CaseEvent::Gathered { .. }),
+            is_admission: is_admission(&case.event),
+        };
+        let state = match case.state.as_ref().map(state_of).transpose() {
+            Ok(state) => state,
+            Err(why) => return CaseEnd::Failed(why),
+        };
+        self.end(ticker, (generation, &[]), kind, state.as_ref(), |instance, state| {
+            lend_context(&case.context, |context| {
+                lend_event(&case.event, |event| instance.handle_lent(ticker, context, event, state))
+            })
+        })
+    }
+
+    /// What a generation makes of a remembered call. The builds in `newer` help it with states of their schemas.
+    pub(super) fn call_again(
+        &mut self,
+        ticker: &Ticker,
+        (generation, newer): (&Generation, &[Arc<Generation>]),
+        call: &Call,
+    ) -> CaseEnd {
+        let kind =
+            Kind { scope: &call.address.key, is_query: call.event.is_query(), is_admission: call.event.is_admission() };
+        self.end(ticker, (generation, newer), kind, call.state.as_ref(), |instance, state| {
+            call.lend_context(&generation.settings, |context| instance.handle(ticker, context, &call.event, state))
+        })
+    }
+
+    /// What a generation makes of the event of a remembered call on another state, and what it writes.
+    pub(super) fn call_from(
+        &mut self,
+        ticker: &Ticker,
+        generation: &Generation,
+        call: &Call,
+        state: Option<&State>,
+    ) -> (CaseEnd, Written) {
+        let end = self.end(ticker, (generation, &[]), Kind::of(call), state, |instance, state| {
+            call.lend_context(&generation.settings, |context| instance.handle(ticker, context, &call.event, state))
+        });
+        (end, std::mem::take(&mut self.written))
+    }
+
+    fn end(
+        &mut self,
+        ticker: &Ticker,
+        builds: (&Generation, &[Arc<Generation>]),
+        kind: Kind<'_>,
+        state: Option<&State>,
+        call: impl FnOnce(&mut Instance, Option<&[u8]>) -> Answer,
+    ) -> CaseEnd {
+        self.try_end(ticker, builds, kind, state, call).unwrap_or_else(|fault| {
             self.warm = None;
             CaseEnd::Failed(fault)
         })
@@ -58,124 +145,70 @@ impl Replayer {
 
     /// # Errors
     /// With the fault of the component.
-    fn handle(&mut self, ticker: &Ticker, generation: &Generation, case: &Case) -> Result<CaseEnd, String> {
+    fn try_end(
+        &mut self,
+        ticker: &Ticker,
+        (generation, newer): (&Generation, &[Arc<Generation>]),
+        kind: Kind<'_>,
+        state: Option<&State>,
+        call: impl FnOnce(&mut Instance, Option<&[u8]>) -> Answer,
+    ) -> Result<CaseEnd, String> {
         let number = generation.id.generation;
         if self.warm.as_ref().is_none_or(|(warm, _)| *warm != number) {
-            let instance = generation.instantiate(ticker).map_err(|fault| fault.to_string())?;
+            let instance = generation.instantiate_silently(ticker).map_err(|fault| fault.to_string())?;
             self.warm = Some((number, instance));
         }
         let Some((_, instance)) = &mut self.warm else { return Err("it cannot be instantiated".to_owned()) };
-        let state = match &case.state {
-            Some(state) => Some(state_for(ticker, generation, instance, state)?),
+        self.cannot_migrate = false;
+        let migrated = match state.filter(|state| state.version != generation.manifest.state_version) {
+            Some(stored) => {
+                let taken = take_over(ticker, newer, generation, instance, (stored, None));
+                self.cannot_migrate = taken.is_err();
+                Some(taken.map_err(|cannot| cannot.to_string())?)
+            }
             None => None,
         };
-        let result = lend_context(&case.context, |context| {
-            lend_event(&case.event, |event| instance.handle_lent(ticker, context, event, state.as_deref()))
-        });
-        match result.map_err(|fault| fault.to_string())? {
-            Ok(outcome) => check(generation, case, outcome),
+        let state = migrated.as_deref().or(state.map(|state| &*state.bytes));
+        self.written = Written::Nothing;
+        match call(instance, state).map_err(|fault| fault.to_string())? {
+            Ok(outcome) => {
+                let (end, written) = check(generation, kind, outcome)?;
+                self.written = written;
+                Ok(end)
+            }
             Err(Failure { code, message, .. }) => Ok(CaseEnd::Refused(format!("{}: {message}", code.as_str()))),
         }
     }
 }
 
-/// The state of a case in the schema of a generation.
-fn state_for(
-    ticker: &Ticker,
-    generation: &Generation,
-    instance: &mut Instance,
-    state: &CaseState,
-) -> Result<Vec<u8>, String> {
+fn state_of(state: &CaseState) -> Result<State, String> {
     let bytes = state.bytes.to_bytes().ok_or("the state of the case is not hexadecimal")?;
-    if state.version == generation.manifest.state_version {
-        return Ok(bytes);
-    }
-    let stored = State { version: state.version, bytes };
-    take_over(ticker, &[], generation, instance, &stored).map_err(|cannot| cannot.to_string())
+    Ok(State { version: state.version, bytes: bytes.into() })
 }
 
-fn check(generation: &Generation, case: &Case, outcome: Outcome) -> Result<CaseEnd, String> {
+fn check(generation: &Generation, kind: Kind<'_>, outcome: Outcome) -> Result<(CaseEnd, Written), String> {
     let rules = Rules {
         manifest: &generation.manifest,
-        room: &case.context.scope,
+        room: kind.scope,
         max_state_bytes: generation.bounds.state_bytes,
-        is_query: matches!(case.event, CaseEvent::Query { .. } | CaseEvent::Gathered { .. }),
-        is_admission: is_admission(&case.event),
+        is_query: kind.is_query,
+        is_admission: kind.is_admission,
         // Who was connected then, nobody knows.
         world: Connections { is_known: |_: ConnId| true, has_come: |_: ConnId| true },
     };
     let (effects, change) = lift::outcome(outcome);
     let checked = rules.check(effects, change, |effect| describe(&effect));
     let (effects, change, _) = checked.map_err(|refusal| format!("it returned {refusal}"))?;
-    let state = match change {
-        StateChange::Keep => None,
-        StateChange::Put(bytes) => {
-            Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into_owned().into()))
-        }
-        StateChange::Clear => Some(Value::Null),
+    let state = state_json(&change);
+    let written = match change {
+        StateChange::Keep => Written::Nothing,
+        StateChange::Put(bytes) => Written::State(bytes),
+        StateChange::Clear => Written::Cleared,
     };
-    Ok(CaseEnd::Handled { effects, state })
+    Ok((CaseEnd::Handled { effects, state }, written))
 }
 
 fn is_admission(event: &CaseEvent) -> bool {
     matches!(event, CaseEvent::Message { event, origin: CaseOrigin::Client(_), wants_reply: true, .. }
         if event == CONNECT_EVENT)
-}
-
-/// An effect in words.
-fn describe(effect: &Effect<ConnId>) -> CaseEffect {
-    let json = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-    let arguments = |payload: &contract::Payload| json(&payload.arguments.text);
-    let (what, to, value) = match effect {
-        Effect::Emit { to, except, event, payload, .. } => {
-            let but = if except.is_empty() { String::new() } else { format!(" but not to {}", audiences(except)) };
-            (format!("emits {event}"), format!("to {}{but}", audiences(to)), arguments(payload))
-        }
-        Effect::EmitWithAck { connections, event, payload, tag, timeout_ms } => {
-            let to = connections.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let to = format!("to {to}, to be acknowledged as {tag} within {timeout_ms} ms");
-            (format!("emits {event}"), to, arguments(payload))
-        }
-        Effect::Reply(payload) => ("replies".to_owned(), String::new(), arguments(payload)),
-        Effect::ReplyReached(field, of) => {
-            let of = if *of == Counted::Users { "users" } else { "connections" };
-            (format!("replies the number of {of}"), format!("as {field}"), Value::Null)
-        }
-        Effect::Join(connection, room) => ("lets join".to_owned(), of_room(*connection, room), Value::Null),
-        Effect::Leave(connection, room) => ("has leave".to_owned(), of_room(*connection, room), Value::Null),
-        Effect::Watch(connection) => ("watches".to_owned(), connection.to_string(), Value::Null),
-        Effect::SetTimer(timer) => {
-            (format!("sets the timer {}", timer.name), format!("of {} ms", timer.after_ms), json(&timer.payload))
-        }
-        Effect::CancelTimer(name) => (format!("cancels the timer {name}"), String::new(), Value::Null),
-        Effect::Save(save) => {
-            (format!("saves in {}", save.collection), format!("as {}", save.tag), json(&save.document))
-        }
-        Effect::Fetch(fetch) => {
-            let to = format!("{} documents as {}", fetch.limit, fetch.tag);
-            (format!("fetches from {}", fetch.collection), to, Value::Null)
-        }
-        Effect::Disconnect(connection, reason) => {
-            ("disconnects".to_owned(), connection.to_string(), Value::from(reason.as_str()))
-        }
-        Effect::Refuse(refusal) => {
-            ("refuses the connection".to_owned(), String::new(), Value::from(refusal.message.as_str()))
-        }
-    };
-    CaseEffect { what, to, value }
-}
-
-fn of_room(connection: ConnId, room: &Option<String>) -> String {
-    format!("{connection} in {}", room.as_deref().unwrap_or("the scope's room"))
-}
-
-fn audiences(audiences: &[Audience<ConnId>]) -> String {
-    let one = |audience: &Audience<ConnId>| match audience {
-        Audience::Room(room) => format!("the room {room}"),
-        Audience::Users(users) => format!("the users {}", users.join(", ")),
-        Audience::Roles(roles) => format!("the roles {}", roles.join(", ")),
-        Audience::Connection(connection) => format!("the connection {connection}"),
-        Audience::All => "all".to_owned(),
-    };
-    audiences.iter().map(one).collect::<Vec<_>>().join(" and ")
 }

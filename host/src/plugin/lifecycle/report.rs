@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use roundhouse_contract::{CONNECT_EVENT, Grants, PayloadBounds};
 use schemars::JsonSchema;
@@ -11,15 +10,17 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::install::Lifecycle;
+use crate::ledger::Means;
 use crate::metrics::{Metrics, quantile};
-use crate::model::{Clock, Failure};
+use crate::model::{Clock, Failure, GenerationId};
 use crate::plugin::guest::engine::{self, Ticker};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::cases::CaseReport;
 use crate::plugin::load::catalogue::{FailedStart, Plugin, PluginError};
-use crate::plugin::load::generation::{Generation, GenerationId, Source};
+use crate::plugin::load::generation::{Generation, Source};
 use crate::plugin::load::loader::{LoadError, Loader, Step};
 use crate::plugin::load::options::PluginConfig;
+use crate::plugin::load::pins::Pin;
 
 /// A plugin as the API shows it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -43,6 +44,12 @@ pub struct PluginReport {
     /// The nodes of the cluster that run another build, or none. They follow by themselves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub behind: Vec<NodeBehind>,
+    /// How many scopes stay on an older generation, because this one cannot take over their states.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staying_scopes: Option<usize>,
+    /// Some of these scopes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub staying: Vec<Pin>,
     /// The last errors, the newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<PluginError>,
@@ -153,7 +160,7 @@ impl Inspection {
         let mut queries: Vec<_> = manifest.queries.keys().cloned().collect();
         queries.sort();
         Self {
-            id: generation.id.clone(),
+            id: GenerationId::clone(&generation.id),
             description: manifest.description.clone(),
             state_version: manifest.state_version,
             scopes: manifest.scopes.iter().map(|scope| scope.template.as_str().to_owned()).collect(),
@@ -253,6 +260,26 @@ impl Lifecycle {
         Ok(plugin.cases.reports())
     }
 
+    /// The events on which any plugin failed.
+    pub fn all_cases(&self) -> Vec<CaseReport> {
+        self.shared.catalogue.load().plugins.values().flat_map(|plugin| plugin.cases.reports()).collect()
+    }
+
+    /// Brings the metrics of all plugins up to date that are of the moment.
+    pub fn refresh_metrics(&self) {
+        for plugin in self.shared.catalogue.load().plugins.values() {
+            let (events, bytes) = plugin.backlog.size();
+            let (timers, _) = plugin.account.held(Means::Timers);
+            let (_, unwritten) = plugin.account.held(Means::States);
+            let metrics = &plugin.metrics;
+            metrics.queued_events.set(events as i64);
+            metrics.queued_bytes.set(bytes as i64);
+            metrics.timers.set(timers as i64);
+            metrics.unwritten_bytes.set(unwritten as i64);
+            metrics.memory_bytes.set(plugin.memory_bytes() as i64);
+        }
+    }
+
     pub(super) fn state_of(&self, plugin: &Plugin) -> PluginState {
         match plugin.health.paused_until(self.shared.clock.uptime_ms()) {
             Some(_) => PluginState::Quarantined,
@@ -262,17 +289,20 @@ impl Lifecycle {
 
     fn report_of(&self, plugin: &Plugin) -> PluginReport {
         let generation = plugin.current();
+        let (staying_scopes, staying) = plugin.staying().report(generation.id.generation);
         PluginReport {
-            id: generation.id.clone(),
+            id: GenerationId::clone(&generation.id),
             description: generation.manifest.description.clone(),
             source: generation.source,
             state: self.state_of(plugin),
-            previous: plugin.before().map(|before| before.id.clone()),
+            previous: plugin.before().map(|before| GenerationId::clone(&before.id)),
             newer_bundled: newer_bundled(&generation),
             behind: Vec::new(),
+            staying_scopes: Some(staying_scopes).filter(|n| *n > 0),
+            staying,
             errors: plugin.errors(),
-            calls: plugin.calls.load(Ordering::Relaxed),
-            traps: plugin.traps.load(Ordering::Relaxed),
+            calls: plugin.metrics.handled.get(),
+            traps: plugin.metrics.traps.get(),
             latency: Latency {
                 p50_us: quantile(&generation.latency, 0.5) * 1e6,
                 p99_us: quantile(&generation.latency, 0.99) * 1e6,
@@ -291,6 +321,8 @@ fn report_of_failed(name: &str, failed: &FailedStart) -> PluginReport {
         previous: None,
         newer_bundled: None,
         behind: Vec::new(),
+        staying_scopes: None,
+        staying: Vec::new(),
         errors: vec![failed.error.clone()],
         calls: 0,
         traps: 0,

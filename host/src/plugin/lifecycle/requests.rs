@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::install::{Change, Lifecycle, Load};
+use super::rollback::Goal;
 use crate::model::{ErrorCode, Failure};
 use crate::plugin::load::bundled::bundled;
 use crate::plugin::load::catalogue::Plugin;
@@ -111,15 +112,21 @@ impl Lifecycle {
             .collect()
     }
 
-    /// Rolls a plugin back to the generation before.
+    /// Rolls a plugin back: to the generation `to`, or else away from the candidate that is tried, or else to the generation
+    /// before.
     ///
     /// # Errors
-    /// If there is no such plugin or no generation before, that generation cannot run now, or changes would be lost and
-    /// `lose_writes` does not allow it.
-    pub async fn roll_back(self: &Arc<Self>, name: &str, lose_writes: bool) -> Result<Change, Failure> {
+    /// If there is no such plugin or generation, that generation cannot run now, or changes would be lost and `lose_writes` does
+    /// not allow it.
+    pub async fn roll_back(
+        self: &Arc<Self>,
+        name: &str,
+        lose_writes: bool,
+        to: Option<u64>,
+    ) -> Result<Change, Failure> {
         let name = name.to_owned();
         let done = self.request(move |lifecycle| {
-            let done = lifecycle.revert(&name, lose_writes, None);
+            let done = lifecycle.revert(&name, lose_writes, to.map_or(Goal::Before, Goal::To));
             if let Ok(change) = &done {
                 lifecycle.wait_for_losses(change);
             }
@@ -171,7 +178,7 @@ impl Lifecycle {
                 return;
             }
             tracing::error!(plugin = %plugin, generation, "a new generation fails too often and is rolled back");
-            if let Err(error) = lifecycle.revert(&plugin, false, Some(generation)) {
+            if let Err(error) = lifecycle.revert(&plugin, false, Goal::AwayFrom(generation)) {
                 tracing::error!(plugin = %plugin, generation, %error, "it cannot be rolled back");
             }
         });

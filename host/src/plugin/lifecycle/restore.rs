@@ -21,6 +21,7 @@ impl Lifecycle {
             if let Err(error) = self.restore(plugin, false) {
                 tracing::error!(plugin = %plugin.name, %error, "durable scopes cannot be restored");
             }
+            self.resume(plugin);
         }
     }
 
@@ -33,18 +34,19 @@ impl Lifecycle {
         let generation = plugin.current();
         let is_durable = generation.manifest.scopes.iter().any(|scope| scope.is_durable);
         let Some(stored) = self.stored().filter(|_| is_durable) else { return Ok(Losses::default()) };
-        let mut losses = Losses::default();
+        let mut losses = Losses::of(&generation, &plugin.history().previous);
         let mut refused = None;
         let restored = stored.scopes(&plugin.name, &mut |records| {
             let states: Vec<_> = records
                 .iter()
                 .filter(|record| lose_writes || !plugin.gives_up(record.version))
                 .filter_map(|record| {
-                    let kept = record.before.as_ref().map(|(version, _)| *version);
-                    Some((State { version: record.version, bytes: record.state.clone()? }, kept))
+                    let of = |version: u32, bytes: &Vec<u8>| State { version, bytes: bytes.clone().into() };
+                    let kept = record.before.as_ref().map(|(version, bytes)| of(*version, bytes));
+                    Some((of(record.version, record.state.as_ref()?), kept))
                 })
                 .collect();
-            let checked = losses.add(self.loader.ticker(), Some(plugin), None, &generation, &states);
+            let checked = losses.add(self.loader.ticker(), plugin, None, &generation, &states);
             if let Err(error) = checked {
                 refused = Some(error);
                 return ControlFlow::Break(());
@@ -80,6 +82,7 @@ impl Lifecycle {
             hand_over(&self.shared, plugin, records);
             ControlFlow::Continue(())
         });
+        self.resume(plugin);
         restored.is_ok()
     }
 }

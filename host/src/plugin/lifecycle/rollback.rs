@@ -1,33 +1,61 @@
 //! Rollback to an earlier generation: by an operator, or automatic because the running one fails too often.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::install::{Change, Lifecycle};
 use super::threads::lock;
 use crate::model::{ErrorCode, Failure};
-use crate::plugin::load::catalogue::{History, Plugin, PluginError};
+use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
+use crate::plugin::load::history::History;
 use crate::plugin::load::loader::LoadError;
 use crate::plugin::load::migrate::Losses;
 
+/// How long after the end of a canary by itself a rollback may be meant for it, in milliseconds.
+const JUST_NOW_MS: u64 = 60_000;
+
+/// Where a rollback goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// Away from the generation of this number, which fails: to the newest one that loses nothing, or else to the newest one
+    /// that can run.
+    AwayFrom(u64),
+    /// To the generation before; where a candidate is tried, that goes instead.
+    Before,
+    /// To the generation of this number.
+    To(u64),
+}
+
 impl Lifecycle {
-    /// Rolls a plugin back to an earlier generation. An operator's rollback goes to the generation before. An automatic
-    /// rollback, of the generation `failing`, goes to the newest one that loses nothing, or else to the newest one that can
-    /// run.
+    /// Rolls a plugin back to an earlier generation.
     ///
     /// # Errors
     /// If there is no such plugin or no earlier generation that can run, or changes would be lost that may not be lost.
-    pub(super) fn revert(&self, name: &str, lose_writes: bool, failing: Option<u64>) -> Result<Change, Failure> {
+    pub(super) fn revert(&self, name: &str, lose_writes: bool, goal: Goal) -> Result<Change, Failure> {
         let _changes = lock(&self.changes);
-        let is_automatic = failing.is_some();
         let plugin = self.shared.plugin(name).ok_or_else(|| self.shared.no_plugin(name))?;
         let (current, history) = (plugin.current(), plugin.history());
-        if failing.is_some_and(|failing| failing != current.id.generation) {
+        if let (Goal::Before, Some(rollout)) = (goal, plugin.rollout()) {
+            self.shared.end_rollout(&plugin, &rollout, "rolled back by an operator");
+            return Ok(Change::to(&current.id));
+        }
+        let ended = plugin.rollout_ended.swap(0, Ordering::Relaxed);
+        if goal == Goal::Before && ended > 0 && ended + JUST_NOW_MS > self.shared.clock.uptime_ms() {
+            // Whoever asks may not know it, and mean the canary.
+            let message = format!(
+                "the canary of {name} has just been rolled back by itself, and generation {} runs: ask again to roll that back, too",
+                current.id.generation
+            );
+            return Err(Failure::new(ErrorCode::Conflict, message));
+        }
+        let is_automatic = matches!(goal, Goal::AwayFrom(_));
+        if is_automatic && goal != Goal::AwayFrom(current.id.generation) {
             let message = format!("generation {} of {name} runs meanwhile", current.id.generation);
             return Err(Failure::new(ErrorCode::Conflict, message));
         }
         let may_lose = lose_writes || is_automatic;
-        let (to, losses) = self.generation_to_go_back_to(&plugin, &history, is_automatic)?;
+        let (to, losses) = self.generation_to_go_back_to(&plugin, &history, goal)?;
         let cannot = |error: LoadError| {
             let message = format!("generation {} of {name} cannot go on from here: {error}", to.id.generation);
             Failure::new(ErrorCode::Conflict, message)
@@ -45,6 +73,7 @@ impl Lifecycle {
             tracing::error!(plugin = %name, %error, "a rollback could not be written down: the next start undoes it");
             format!("it could not be written down, so that the next start undoes it: {error}")
         });
+        plugin.set_undecided(true);
         let mut lost = self.switch(&plugin, &to, after, &losses);
         // States of events between the check and the switch may have been migrated forward.
         if let Some(since) = self.losses(&plugin, &to).ok().filter(|since| !since.is_empty()) {
@@ -59,6 +88,9 @@ impl Lifecycle {
             plugin.switch(to.clone(), after);
             lost = Some(lost.unwrap_or(0) + self.give_up(&plugin, &since));
         }
+        // Only now, for a state that was migrated down may have lost what the newer build had written.
+        plugin.set_undecided(false);
+        self.resume(&plugin);
         self.shared.metrics.plugin_rollbacks.inc();
         let id = to.id.clone();
         tracing::warn!(plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
@@ -66,7 +98,7 @@ impl Lifecycle {
         if is_automatic {
             plugin.note_error(rolled_back_by_itself(self.shared.clock.now_ms(), current.id.generation, lost));
         }
-        Ok(Change { lost_scopes: lost, warning, ..Change::to(id) })
+        Ok(Change { lost_scopes: lost, warning, ..Change::to(&id) })
     }
 
     /// The generation that a rollback goes back to, and its losses.
@@ -77,10 +109,24 @@ impl Lifecycle {
         &self,
         plugin: &Plugin,
         history: &History,
-        is_automatic: bool,
+        goal: Goal,
     ) -> Result<(Arc<Generation>, Losses), Failure> {
         let conflict = |message: String| Failure::new(ErrorCode::Conflict, message);
-        let n_candidates = if is_automatic { history.previous.len() } else { 1 };
+        if let Goal::To(number) = goal {
+            let found = history.previous.iter().find(|generation| generation.id.generation == number);
+            let to = found.ok_or_else(|| {
+                let kept: Vec<_> = history.previous.iter().map(|kept| kept.id.generation.to_string()).collect();
+                let kept = if kept.is_empty() { "none".to_owned() } else { kept.join(", ") };
+                conflict(format!(
+                    "{} cannot go back to generation {number}: of those before, it has {kept}",
+                    plugin.name
+                ))
+            })?;
+            let losses = self.try_routes(to).and_then(|()| self.losses(plugin, to));
+            let losses = losses.map_err(|error| conflict(format!("generation {number} cannot run now: {error}")))?;
+            return Ok((to.clone(), losses));
+        }
+        let n_candidates = if matches!(goal, Goal::AwayFrom(_)) { history.previous.len() } else { 1 };
         let mut chosen = Err(conflict(format!("there is no generation of {} before this one", plugin.name)));
         for (n, candidate) in history.previous.iter().rev().take(n_candidates).enumerate() {
             // A plugin that was loaded since may handle the candidate's events.
@@ -102,6 +148,8 @@ impl Lifecycle {
             tracing::error!(plugin = %plugin.name, %error, "what runs could not be written down");
         }
         self.switch(plugin, to, history, &Losses::default());
+        plugin.set_undecided(false);
+        self.resume(plugin);
     }
 }
 

@@ -8,8 +8,9 @@ use super::component_store::Record;
 use super::install::Lifecycle;
 use super::threads::lock;
 use crate::plugin::load::bundled::{Bundled, bundled};
-use crate::plugin::load::catalogue::{FailedStart, History, Idle, KEPT_GENERATIONS, Plugin, PluginError};
+use crate::plugin::load::catalogue::{FailedStart, Idle, Plugin, PluginError};
 use crate::plugin::load::generation::{Generation, Installed, Source};
+use crate::plugin::load::history::{History, KEPT_GENERATIONS};
 use crate::plugin::load::loader::{LoadError, Step, digest};
 
 /// A build that a plugin may be started with.
@@ -143,7 +144,7 @@ impl Lifecycle {
         let component = component.map_err(|why| LoadError::new(Step::Install, why))?;
         let generation = self.prepare_installed(&component, &installed, &record.name)?;
         let history = self.history_of(record, installed.generation);
-        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history, self.shared.hub.ledger());
+        let plugin = Plugin::new(self.next_plugin(), Arc::new(generation), history, self.shared.hub.ledger())?;
         let is_new = record.current.is_some() && installed.generation > record.last_generation;
         let written = (is_new && is_wanted).then_some((&component[..], None));
         self.bring_in(plugin, written, false)?;

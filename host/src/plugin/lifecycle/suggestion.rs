@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use roundhouse_contract::{Grant, Grants};
 
-use crate::plugin::load::generation::GenerationId;
+use crate::model::GenerationId;
 use crate::plugin::load::grants::toml_line;
 
 /// The number of events below which a suggestion warns: a feature may do some things once in hundreds of events.

@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 /// The most requests that run at once: each may hold a component and a thread.
 const MAX_REQUESTS: usize = 64;
 
+/// The niceness of operators' requests (nice(2)), which make way for the threads that serve: a scope waits for a swap as little as
+/// can be.
+const NICENESS: i32 = 5;
+
 /// The stack of each thread, in bytes: as large as that of a plugin thread, because guests run here too.
 const STACK_BYTES: usize = 4 * 1024 * 1024;
 
@@ -27,7 +31,11 @@ impl LifecycleThreads {
     /// Runs an operator's request on a thread of its own. Fails if too many run, the host is stopping, or no thread can
     /// be started.
     pub(super) fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<(), &'static str> {
-        self.spawn_within(MAX_REQUESTS, work)
+        self.spawn_within(MAX_REQUESTS, move || {
+            // Without the niceness, the thread does its work all the same.
+            let _ = rustix::process::nice(NICENESS);
+            work();
+        })
     }
 
     /// Runs work of the host itself, which no number of requests holds up. At most one such thread runs for a plugin.

@@ -47,6 +47,10 @@ struct KeptCase {
 pub struct CaseReport {
     /// Its number, by which it is told from other cases of the plugin.
     pub id: u64,
+    /// Its name among the cases of all plugins.
+    pub name: String,
+    /// The plugin.
+    pub plugin: String,
     /// How often the build failed in this way on events of this name.
     pub count: u64,
     /// When it did so last, in milliseconds since 1970.
@@ -112,6 +116,8 @@ impl Cases {
     pub(crate) fn reports(&self) -> Vec<CaseReport> {
         let report = |kept: &KeptCase| CaseReport {
             id: kept.id,
+            name: format!("{}-{}", kept.case.build.name, kept.id),
+            plugin: kept.case.build.name.clone(),
             count: kept.count,
             last_ms: kept.last_ms,
             event: kept.event.clone(),

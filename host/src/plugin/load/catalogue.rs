@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use roundhouse_contract::{PayloadBounds, Permission, ScopeAddress, Template};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -13,15 +13,17 @@ use super::cases::Cases;
 use super::generation::Generation;
 use super::generation::Installed;
 use super::health::Health;
+use super::history::History;
+use super::loader::{LoadError, Step};
+use super::pins::PinnedScopes;
 use super::recorder::Recorder;
+use super::rollout::{Rollout, RolloutReport};
 use crate::hub::Watcher;
 use crate::ledger::{Account, Ledger};
+use crate::metrics::PluginMetrics;
 use crate::model::Failure;
 use crate::plugin::event::senders::Backlog;
 use crate::policy::EventPermission;
-
-/// The most generations that stay loaded besides the running one, of each kind: previous, and rolled back.
-pub(crate) const KEPT_GENERATIONS: usize = 3;
 
 /// The errors of a plugin that are kept for its report.
 const KEPT_ERRORS: usize = 10;
@@ -40,8 +42,7 @@ pub(crate) struct Plugin {
     pub(crate) account: Arc<Account>,
     /// Events of clients and services that wait for the plugin.
     pub(crate) backlog: Arc<Backlog>,
-    pub(crate) calls: AtomicU64,
-    pub(crate) traps: AtomicU64,
+    pub(crate) metrics: PluginMetrics,
     /// Volatile scopes that were evicted because the plugin had too many scopes.
     pub(crate) evicted: AtomicU64,
     /// Events of the host that the component refused.
@@ -50,18 +51,18 @@ pub(crate) struct Plugin {
     /// The events on which it failed.
     pub(crate) cases: Cases,
     pub(crate) recorder: Recorder,
-}
-
-/// The generations behind the running one, and the schemas whose states may be given up.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct History {
-    /// Generations that a rollback can go back to, the oldest first.
-    pub(crate) previous: Vec<Arc<Generation>>,
-    /// Generations that were rolled back and can migrate states down, the oldest first.
-    pub(crate) rolled_back: Vec<Arc<Generation>>,
-    /// Schemas whose states may be given up if no build can migrate them: an operator accepted the loss, or an
-    /// automatic rollback had no other way.
-    pub(crate) given_up: Vec<u32>,
+    /// Whether a rollback is under way that may still be undone.
+    undecided: AtomicBool,
+    /// The scopes that the running generation cannot take over, and that stay on an older one.
+    staying: Mutex<PinnedScopes>,
+    /// The rollout under way.
+    rollout: ArcSwapOption<Rollout>,
+    /// The report on the last one that ended.
+    last_rollout: Mutex<Option<RolloutReport>>,
+    /// When the last rollout ended by itself, in milliseconds of uptime; 0 if none did.
+    pub(crate) rollout_ended: AtomicU64,
+    /// The highest number of a candidate, which is not used again.
+    pub(crate) last_candidate: AtomicU64,
 }
 
 /// An error of a plugin, as its report shows it.
@@ -83,8 +84,17 @@ pub struct PluginError {
 }
 
 impl Plugin {
-    pub(crate) fn new(number: u32, generation: Arc<Generation>, history: History, ledger: &Ledger) -> Self {
-        Self {
+    /// # Errors
+    /// If the name of the plugin cannot be a label of metrics.
+    pub(crate) fn new(
+        number: u32,
+        generation: Arc<Generation>,
+        history: History,
+        ledger: &Ledger,
+    ) -> Result<Self, LoadError> {
+        let metrics = PluginMetrics::new(&generation.id.name);
+        let metrics = metrics.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
+        Ok(Self {
             number,
             name: generation.id.name.clone(),
             current: ArcSwap::new(generation.clone()),
@@ -93,14 +103,19 @@ impl Plugin {
             health: Health::default(),
             account: ledger.plugin(&generation.id.name),
             backlog: Arc::default(),
-            calls: AtomicU64::new(0),
-            traps: AtomicU64::new(0),
+            metrics,
             evicted: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             errors: Mutex::default(),
             cases: Cases::default(),
             recorder: Recorder::default(),
-        }
+            undecided: AtomicBool::new(false),
+            staying: Mutex::default(),
+            rollout: ArcSwapOption::empty(),
+            last_rollout: Mutex::default(),
+            rollout_ended: AtomicU64::new(0),
+            last_candidate: AtomicU64::new(0),
+        })
     }
 
     fn lock_history(&self) -> MutexGuard<'_, History> {
@@ -116,6 +131,25 @@ impl Plugin {
         self.lock_history().clone()
     }
 
+    /// All loaded generations, each once: the running one, those behind it, and the candidate.
+    fn generations(&self) -> Vec<Arc<Generation>> {
+        let mut all: Vec<_> = [self.current()].into_iter().chain(self.history().generations().cloned()).collect();
+        let candidate = self.rollout().map(|rollout| rollout.candidate.clone());
+        // One that migrates down is among those behind the running one, too.
+        all.extend(candidate.filter(|candidate| !all.iter().any(|other| Arc::ptr_eq(other, candidate))));
+        all
+    }
+
+    /// The loaded generation of this number.
+    pub(crate) fn generation(&self, number: u64) -> Option<Arc<Generation>> {
+        self.generations().into_iter().find(|generation| generation.id.generation == number)
+    }
+
+    /// The linear memory of its instances, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.generations().iter().map(|generation| generation.memory.load(Ordering::Relaxed)).sum()
+    }
+
     /// The generation that an operator's rollback goes back to.
     pub(crate) fn before(&self) -> Option<Arc<Generation>> {
         self.lock_history().previous.last().cloned()
@@ -128,6 +162,15 @@ impl Plugin {
         self.current.store(generation);
     }
 
+    /// Whether a rollback is under way that may still be undone: states are not migrated in the background meanwhile.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.undecided.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_undecided(&self, is_undecided: bool) {
+        self.undecided.store(is_undecided, Ordering::Release);
+    }
+
     /// Whether states of this schema may be given up where no build can migrate them.
     pub(crate) fn gives_up(&self, schema: u32) -> bool {
         self.lock_history().given_up.contains(&schema)
@@ -135,17 +178,36 @@ impl Plugin {
 
     /// Whether a rollback could take a generation of this schema into use.
     pub(crate) fn can_go_back_to(&self, schema: u32) -> bool {
-        self.lock_history().previous.iter().any(|generation| generation.manifest.state_version == schema)
+        // A scope may go back from a canary.
+        let is_canarys = self.rollout.load().is_some() && self.current.load().manifest.state_version == schema;
+        is_canarys || self.lock_history().previous.iter().any(|generation| generation.manifest.state_version == schema)
     }
 
-    /// The other loaded generations that can migrate states of schema `from` down to the older schema `to`, the newest
-    /// first.
-    pub(crate) fn downward(&self, from: u32, to: u32) -> Vec<Arc<Generation>> {
+    /// The older generation on which a scope stays whose state of this schema `generation` cannot take over; none if that does
+    /// not migrate partially, or no loaded one has the schema.
+    pub(crate) fn stays_on(&self, generation: &Generation, schema: u32) -> Option<Arc<Generation>> {
+        if !generation.manifest.migrates_partially {
+            return None;
+        }
+        let current = self.current();
+        if current.manifest.state_version == schema {
+            // `generation` is a candidate.
+            return Some(current);
+        }
         let history = self.lock_history();
-        let can = |generation: &&Arc<Generation>| {
-            generation.manifest.state_version == from && generation.migrates_down_to(to)
-        };
-        let mut found: Vec<_> = history.generations().filter(can).cloned().collect();
+        history.previous.iter().rev().find(|other| other.manifest.state_version == schema).cloned()
+    }
+
+    /// The scopes that stay on an older generation, each with the reason.
+    pub(crate) fn staying(&self) -> MutexGuard<'_, PinnedScopes> {
+        self.staying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The other loaded generations of the schema `from`, if that is newer than `to`, the newest first.
+    pub(crate) fn newer(&self, from: u32, to: u32) -> Vec<Arc<Generation>> {
+        let history = self.lock_history();
+        let is_newer = |generation: &&Arc<Generation>| generation.is_newer(from, to);
+        let mut found: Vec<_> = history.generations().filter(is_newer).cloned().collect();
         found.sort_by_key(|generation| std::cmp::Reverse(generation.id.generation));
         found
     }
@@ -177,6 +239,38 @@ impl Plugin {
         self.errors.lock().unwrap_or_else(PoisonError::into_inner).iter().rev().cloned().collect()
     }
 
+    /// The rollout under way, if there is one.
+    pub(crate) fn rollout(&self) -> Option<Arc<Rollout>> {
+        self.rollout.load().as_ref().cloned()
+    }
+
+    /// Whether this rollout is under way.
+    pub(crate) fn tries(&self, rollout: &Arc<Rollout>) -> bool {
+        self.rollout.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, rollout))
+    }
+
+    /// Begins a rollout, in place of one that has ended.
+    pub(crate) fn begin_rollout(&self, rollout: Arc<Rollout>) {
+        self.rollout.store(Some(rollout));
+    }
+
+    /// Ends a rollout, if it is under way. Returns whether it was.
+    pub(crate) fn end_rollout(&self, rollout: &Arc<Rollout>, how: &str) -> bool {
+        let before = self.rollout.compare_and_swap(rollout, None);
+        let was_it = before.as_ref().is_some_and(|before| Arc::ptr_eq(before, rollout));
+        if was_it {
+            let report = rollout.report(Some(how.to_owned()));
+            *self.last_rollout.lock().unwrap_or_else(PoisonError::into_inner) = Some(report);
+        }
+        was_it
+    }
+
+    /// The report on the rollout under way, or else on the last one.
+    pub(crate) fn rollout_report(&self) -> Option<RolloutReport> {
+        let last = || self.last_rollout.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.rollout().map(|rollout| rollout.report(None)).or_else(last)
+    }
+
     /// Whether the plugin was unloaded. Events for it may still be queued.
     pub(crate) fn is_unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Acquire)
@@ -185,45 +279,6 @@ impl Plugin {
     pub(crate) fn mark_unloaded(&self) {
         self.unloaded.store(true, Ordering::Release);
     }
-}
-
-impl History {
-    /// The history after `before` was replaced by a build of a newer or the same schema.
-    pub(crate) fn after_replacing(mut self, before: Arc<Generation>, by: &Generation) -> Self {
-        self.previous.push(before);
-        keep_newest(&mut self.previous);
-        self.given_up.retain(|schema| *schema != by.manifest.state_version);
-        self
-    }
-
-    /// The history after `current` was rolled back to the previous generation of this number.
-    pub(crate) fn after_rolling_back(mut self, current: &Arc<Generation>, number: u64) -> Self {
-        if !current.manifest.migrates_down_to.is_empty() {
-            self.rolled_back.push(current.clone());
-            keep_newest(&mut self.rolled_back);
-        }
-        let at = self.previous.iter().position(|generation| generation.id.generation == number);
-        self.previous.truncate(at.unwrap_or(0));
-        self
-    }
-
-    /// The history with these schemas added to those whose states may be given up.
-    pub(crate) fn giving_up(mut self, schemas: impl IntoIterator<Item = u32>) -> Self {
-        self.given_up.extend(schemas);
-        self.given_up.sort_unstable();
-        self.given_up.dedup();
-        self
-    }
-
-    /// The previous and the rolled-back generations.
-    pub(crate) fn generations(&self) -> impl Iterator<Item = &Arc<Generation>> {
-        self.previous.iter().chain(&self.rolled_back)
-    }
-}
-
-fn keep_newest(generations: &mut Vec<Arc<Generation>>) {
-    let excess = generations.len().saturating_sub(KEPT_GENERATIONS);
-    generations.drain(..excess);
 }
 
 /// A plugin that is installed and does not run.

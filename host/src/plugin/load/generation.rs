@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use super::grant_use::GrantUse;
 use super::grants::Given;
+use super::health::Haste;
+use crate::model::GenerationId;
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::link::LinkedComponent;
 use crate::plugin::guest::log::PluginLog;
-use crate::plugin::guest::sandbox::{Fault, Instance, InstanceBounds};
+use crate::plugin::guest::sandbox::{Fault, Instance, InstanceBounds, MemoryUse};
 use crate::policy::EventPermission;
 
 /// Where a component came from.
@@ -27,20 +29,6 @@ pub enum Source {
     Folder,
     /// The HTTP API, and so the command line.
     Api,
-}
-
-/// What identifies a generation wherever it is spoken of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[schemars(rename = "Generation")]
-pub struct GenerationId {
-    /// The plugin's name.
-    pub name: String,
-    /// The version that this build gives itself.
-    pub version: String,
-    /// Its number among the builds of this plugin that were ever installed on this host, from 1.
-    pub generation: u64,
-    /// SHA-256 of the component, in hexadecimal.
-    pub digest: String,
 }
 
 /// The record of an installed generation, from which the next start loads it.
@@ -67,18 +55,21 @@ impl Installed {
 
 /// A loaded build of a plugin, with its grants, bounds and settings.
 pub(crate) struct Generation {
-    pub(crate) id: GenerationId,
+    pub(crate) id: Arc<GenerationId>,
     pub(crate) manifest: Manifest,
     pub(crate) source: Source,
     pub(crate) component: LinkedComponent,
     pub(crate) bounds: InstanceBounds,
+    /// What its instances have.
+    pub(crate) memory: MemoryUse,
     pub(crate) given: Given,
     pub(crate) grant_use: GrantUse,
     /// Who may send which events, beyond what the manifest says.
     pub(crate) permissions: HashMap<String, EventPermission>,
     /// The operator's settings, a JSON object.
-    pub(crate) settings: Box<str>,
+    pub(crate) settings: Arc<str>,
     pub(crate) log: Arc<PluginLog>,
+    pub(crate) haste: Haste,
     /// The duration of calls in seconds, among the metrics while the generation is loaded.
     pub(crate) latency: Histogram,
 }
@@ -89,13 +80,26 @@ impl Generation {
     /// # Errors
     /// If the component cannot be instantiated.
     pub(crate) fn instantiate(&self, ticker: &Ticker) -> Result<Instance, Fault> {
-        Instance::new(&self.component, ticker, self.bounds, self.log.clone())
+        Instance::new(&self.component, ticker, self.bounds, self.log.clone(), &self.memory)
+    }
+
+    /// Instantiates the component for calls that do not count: it logs nothing.
+    ///
+    /// # Errors
+    /// If the component cannot be instantiated.
+    pub(crate) fn instantiate_silently(&self, ticker: &Ticker) -> Result<Instance, Fault> {
+        Instance::new(&self.component, ticker, self.bounds, Arc::new(PluginLog::silent()), &self.memory)
     }
 
     /// The record of this generation for the next start.
     pub(crate) fn installed(&self) -> Installed {
-        let GenerationId { version, generation, digest, .. } = self.id.clone();
+        let GenerationId { version, generation, digest, .. } = GenerationId::clone(&self.id);
         Installed { generation, version, digest, source: self.source }
+    }
+
+    /// Whether the build's states are of the schema `from`, and that is newer than `to`.
+    pub(crate) fn is_newer(&self, from: u32, to: u32) -> bool {
+        self.manifest.state_version == from && from > to
     }
 
     /// Whether the build can migrate its states down to an older schema.

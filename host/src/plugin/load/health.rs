@@ -1,7 +1,7 @@
 //! The health of a plugin: its recent faults, and whether they lead to a rollback or to quarantine.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The calls within which faults are counted: enough that one unlucky payload changes nothing, few enough to act soon.
@@ -12,6 +12,10 @@ const FAULTS_TO_ROLL_BACK: usize = 5;
 
 /// Faults in the window after which a plugin is quarantined.
 const FAULTS_TO_QUARANTINE: usize = 10;
+
+/// The same for a plugin that was in quarantine and has not recovered: enough that neither one sender nor the attempts at one
+/// guaranteed event suffice.
+const FAULTS_TO_QUARANTINE_AGAIN: usize = 5;
 
 /// The most faults in the window that events of one sender count for, so that no single sender can cause a rollback or
 /// a quarantine. Faults without a sender all count.
@@ -38,6 +42,39 @@ pub(crate) enum Verdict {
     RollBack(u64),
     /// The plugin is in quarantine for this many milliseconds from now.
     Quarantined(u64),
+}
+
+/// Calls over their deadline in a row before further ones get less time: one alone may be an unlucky payload.
+const FREE_OVERRUNS: u32 = 2;
+
+/// The most halvings of the time of a call.
+const MAX_HALVINGS: u32 = 2;
+
+/// Calls over their time in a row after which one has all of it again: a build that needs more than a part is found out.
+const UNTIL_WHOLE: u32 = 8;
+
+/// How much of its deadline a call of a build gets. A build that runs over it at each event would otherwise stop its thread, and
+/// all else that is handled there, for a whole deadline each time, until its senders are refused or it is in quarantine.
+#[derive(Debug, Default)]
+pub(crate) struct Haste {
+    overruns: AtomicU32,
+}
+
+impl Haste {
+    /// What the deadline is divided by.
+    pub(crate) fn divisor(&self) -> u32 {
+        let overruns = self.overruns.load(Ordering::Relaxed) % UNTIL_WHOLE;
+        1 << overruns.saturating_sub(FREE_OVERRUNS - 1).min(MAX_HALVINGS)
+    }
+
+    /// Notes whether a call was over its time. One that was not gives the next all of it.
+    pub(crate) fn note(&self, is_over: bool) {
+        if is_over {
+            self.overruns.fetch_add(1, Ordering::Relaxed);
+        } else if self.overruns.load(Ordering::Relaxed) > 0 {
+            self.overruns.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The faults and quarantines of one plugin. All times are milliseconds of uptime.
@@ -123,7 +160,8 @@ impl Health {
             record.roll_back_asked = true;
             return Verdict::RollBack(generation);
         }
-        if faults < FAULTS_TO_QUARANTINE {
+        let is_first = record.pauses == 0;
+        if faults < if is_first { FAULTS_TO_QUARANTINE } else { FAULTS_TO_QUARANTINE_AGAIN } {
             return Verdict::GoOn;
         }
         let pause = (FIRST_PAUSE_MS << record.pauses.min(20)).min(LONGEST_PAUSE_MS);
@@ -174,13 +212,41 @@ mod tests {
     }
 
     #[test]
+    fn plugin_that_fails_on_after_its_quarantine_is_back_in_it_soon() {
+        let health = Health::default();
+        health.activate(1, 0);
+        assert_eq!(fail(&health, 10, 0, false), Verdict::Quarantined(FIRST_PAUSE_MS));
+        assert!(health.paused_until(FIRST_PAUSE_MS).is_none());
+        let fail_by = |who: &str| health.failed(1, FIRST_PAUSE_MS, false, Some(&who.into()));
+        assert_eq!(["mal", "mal", "mal", "eve", "eve"].map(fail_by), [Verdict::GoOn; 5], "two senders are not enough");
+        assert_eq!(fail_by("ana"), Verdict::Quarantined(2 * FIRST_PAUSE_MS));
+    }
+
+    #[test]
+    fn build_that_runs_over_its_deadline_again_and_again_gets_less_time() {
+        let haste = Haste::default();
+        let divisors = |n: usize| -> Vec<u32> {
+            let after = |_| {
+                let divisor = haste.divisor();
+                haste.note(true);
+                divisor
+            };
+            (0..n).map(after).collect()
+        };
+        assert_eq!(divisors(12), [1, 1, 2, 4, 4, 4, 4, 4, 1, 1, 2, 4]);
+        haste.note(false);
+        assert_eq!(divisors(3), [1, 1, 2], "one that ends in time gives all of it back");
+    }
+
+    #[test]
     fn quarantine_doubles_to_a_bound_and_resets() {
         let health = Health::default();
         health.activate(1, 0);
         let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..12 {
-            let Verdict::Quarantined(pause) = fail(&health, 10, now, false) else { panic!() };
+            let needed = if now == 0 { 10 } else { 5 };
+            let Verdict::Quarantined(pause) = fail(&health, needed, now, false) else { panic!() };
             pauses.push(pause);
             assert_eq!(health.paused_until(now), Some(now + pause));
             now += pause;

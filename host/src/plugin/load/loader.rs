@@ -12,12 +12,14 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::bundled::bundled;
-use super::generation::{Generation, GenerationId, Source};
+use super::generation::{Generation, Source};
 use super::grant_use::GrantUse;
 use super::grants::Given;
+use super::health::Haste;
 use super::options::{PluginConfig, PluginOptions};
 use crate::metrics::Metrics;
 use crate::model::Clock;
+use crate::model::GenerationId;
 use crate::plugin::event::Event;
 use crate::plugin::guest::cache::CompiledCache;
 use crate::plugin::guest::compile::Compiler;
@@ -26,7 +28,7 @@ use crate::plugin::guest::engine::{self, Ticker};
 use crate::plugin::guest::lift;
 use crate::plugin::guest::link::{FeatureLinker, LinkedComponent};
 use crate::plugin::guest::log::PluginLog;
-use crate::plugin::guest::sandbox::Instance;
+use crate::plugin::guest::sandbox::{Instance, MemoryUse};
 
 /// The step of a load that said no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -52,6 +54,8 @@ pub enum Step {
     Settings,
     /// It must take over the states that there are.
     Migrate,
+    /// It must not fail on recent events that the running build handled.
+    Trial,
     /// It must be written down for the next start.
     Install,
 }
@@ -186,9 +190,9 @@ impl Loader {
         let component = self.linker.link(&component).map_err(|message| LoadError::new(Step::Imports, message))?;
         let log = Arc::new(PluginLog::new("(unnamed)", "", 0, &digest));
         let mut instance =
-            Instance::new(&component, &self.ticker, self.config.bounds_of(""), log).map_err(|fault| {
-                LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}"))
-            })?;
+            Instance::new(&component, &self.ticker, self.config.bounds_of(""), log, &MemoryUse::default()).map_err(
+                |fault| LoadError::new(Step::Describe, format!("the component cannot be instantiated: {fault}")),
+            )?;
         let described = instance
             .describe(&self.ticker)
             .map_err(|fault| LoadError::new(Step::Describe, format!("describe failed: {fault}")))?;
@@ -233,12 +237,14 @@ impl Loader {
         let (name, version) = (manifest.name.clone(), manifest.version.clone());
         let mut id = GenerationId { name, version, generation: 0, digest };
         id.generation = number(&id);
+        let id = Arc::new(id);
         let log = Arc::new(PluginLog::new(&id.name, &id.version, id.generation, &id.digest));
-        let settings = serde_json::Value::Object(configured.settings).to_string().into_boxed_str();
+        let settings = serde_json::Value::Object(configured.settings).to_string().into();
         let latency = self.metrics.plugin_latency(&id.name, &id.version, id.generation);
         let latency = latency.map_err(|error| LoadError::new(Step::Manifest, error.to_string()))?;
         let grant_use = GrantUse::new(&manifest.needs, &self.clock);
         let generation = Generation {
+            memory: MemoryUse::default(),
             id,
             manifest,
             source,
@@ -249,6 +255,7 @@ impl Loader {
             permissions,
             settings,
             log,
+            haste: Haste::default(),
             latency,
         };
         self.try_settings(&generation)?;

@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::catalogue::Plugin;
 use super::generation::Generation;
 use super::loader::{LoadError, Step};
+pub(crate) use super::state::State;
 use crate::plugin::event::Event;
 use crate::plugin::guest::convert;
 use crate::plugin::guest::engine::Ticker;
 use crate::plugin::guest::sandbox::Instance;
-
-/// A state, and the version of its schema.
-#[derive(Debug, Clone)]
-pub(crate) struct State {
-    pub(crate) version: u32,
-    pub(crate) bytes: Vec<u8>,
-}
 
 /// A stored state as the generation that handles its scope gets it.
 #[derive(Debug)]
@@ -26,7 +22,7 @@ pub(crate) enum Present {
     Migrated(Vec<u8>),
     /// No build can migrate the state, and it may be given up. In its place is the copy from before it was migrated
     /// forward, if that has the generation's schema.
-    GivenUp(Option<Vec<u8>>),
+    GivenUp(Option<Bytes>),
 }
 
 impl Present {
@@ -50,22 +46,30 @@ pub(crate) struct CannotMigrate {
     pub(crate) is_fault: bool,
 }
 
-/// Migrates a stored state to a generation's schema. The builds in `downward`, which know both schemas, are tried
-/// first; then the generation itself.
+/// Migrates a stored state to a generation's schema. The builds in `newer`, of the state's schema, are tried first; then the
+/// generation itself. `kept` is the copy from before the state was migrated forward: if nothing has changed since, it is taken as
+/// it is.
 ///
 /// # Errors
 /// If none of these builds can migrate the state.
 pub(crate) fn take_over(
     ticker: &Ticker,
-    downward: &[Arc<Generation>],
+    newer: &[Arc<Generation>],
     generation: &Generation,
     instance: &mut Instance,
-    stored: &State,
+    (stored, kept): (&State, Option<&State>),
 ) -> Result<Vec<u8>, CannotMigrate> {
     let wanted = generation.manifest.state_version;
     let cannot = |reason: String, is_fault| CannotMigrate { schema: stored.version, reason, is_fault };
     let limit = generation.bounds.state_bytes;
-    for newer in downward {
+    let kept = kept.filter(|kept| kept.version == wanted);
+    for newer in newer {
+        if let Some(kept) = kept.filter(|kept| makes(ticker, newer, kept, stored)) {
+            return Ok(kept.bytes.to_vec());
+        }
+        if !newer.migrates_down_to(wanted) {
+            continue;
+        }
         match migrate_down(ticker, newer, stored, wanted) {
             Ok(state) if state.len() <= limit => return Ok(state),
             Ok(state) => tracing::warn!(
@@ -86,6 +90,14 @@ pub(crate) fn take_over(
         Ok(Err(failure)) => Err(cannot(failure.message, false)),
         Err(fault) => Err(cannot(fault.to_string(), true)),
     }
+}
+
+/// Whether a newer build makes exactly this state of the copy from before its migration. Then nothing has changed since, because
+/// the same input gives the same output.
+fn makes(ticker: &Ticker, newer: &Generation, kept: &State, stored: &State) -> bool {
+    let migrated =
+        newer.instantiate(ticker).and_then(|mut instance| instance.migrate(ticker, kept.version, &kept.bytes));
+    matches!(migrated, Ok(Ok(state)) if state == stored.bytes)
 }
 
 /// Has a newer build migrate a state of its own schema down to an older one.
@@ -112,48 +124,59 @@ pub(crate) struct Losses {
     pub(crate) schemas: Vec<u32>,
     /// Why the first of them cannot be taken over.
     pub(crate) reason: String,
+    /// The schemas of the builds on which scopes may stay that cannot be taken over. They lose nothing.
+    fallbacks: Vec<u32>,
 }
 
 impl Losses {
+    /// No losses so far, in a change to this generation from the generations of `previous`.
+    pub(crate) fn of(generation: &Generation, previous: &[Arc<Generation>]) -> Self {
+        let schema = |other: &Arc<Generation>| other.manifest.state_version;
+        let fallbacks =
+            if generation.manifest.migrates_partially { previous.iter().map(schema).collect() } else { Vec::new() };
+        Self { fallbacks, ..Self::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.changes + self.states == 0
     }
 
-    /// Adds the states that a generation cannot take over. Each comes with the schema version of the copy from before
-    /// it was migrated forward. `newer` is the running generation, if a rollback would replace it.
+    /// Adds the states that a generation cannot take over. Each comes with the copy from before it was migrated
+    /// forward. `running` is the generation that would be replaced, if one would.
     ///
     /// # Errors
     /// If the component cannot be instantiated.
     pub(crate) fn add(
         &mut self,
         ticker: &Ticker,
-        plugin: Option<&Plugin>,
-        newer: Option<&Arc<Generation>>,
+        plugin: &Plugin,
+        running: Option<&Arc<Generation>>,
         generation: &Generation,
-        states: &[(State, Option<u32>)],
+        states: &[(State, Option<State>)],
     ) -> Result<(), LoadError> {
         let wanted = generation.manifest.state_version;
         let mut instance = None;
-        for (state, kept) in states.iter().filter(|(state, _)| state.version != wanted) {
+        let is_foreign = |state: &State| state.version != wanted && !self.fallbacks.contains(&state.version);
+        let foreign: Vec<_> = states.iter().filter(|(state, _)| is_foreign(state)).collect();
+        for (state, kept) in foreign {
             let instance_now = match &mut instance {
                 Some(instance) => instance,
                 none => none.insert(generation.instantiate(ticker).map_err(|fault| {
                     LoadError::new(Step::Migrate, format!("the component cannot be instantiated: {fault}"))
                 })?),
             };
-            let mut downward = plugin.map(|plugin| plugin.downward(state.version, wanted)).unwrap_or_default();
+            let mut newer = plugin.newer(state.version, wanted);
             // The running generation is not in the history of rolled-back builds yet.
-            downward.extend(
-                newer.filter(|n| n.manifest.state_version == state.version && n.migrates_down_to(wanted)).cloned(),
-            );
-            let Err(cannot) = take_over(ticker, &downward, generation, instance_now, state) else { continue };
+            newer.extend(running.filter(|running| running.is_newer(state.version, wanted)).cloned());
+            let taken = take_over(ticker, &newer, generation, instance_now, (state, kept.as_ref()));
+            let Err(cannot) = taken else { continue };
             if cannot.is_fault {
                 instance = None;
             }
             if self.is_empty() {
                 self.reason = cannot.to_string();
             }
-            if *kept == Some(wanted) {
+            if kept.as_ref().is_some_and(|kept| kept.version == wanted) {
                 self.changes += 1;
             } else {
                 self.states += 1;

@@ -26,6 +26,10 @@ pub struct PluginConfig {
     pub memory_bytes: usize,
     /// The largest state of one scope, in bytes.
     pub state_bytes: usize,
+    /// The most bytes of the recent calls of one plugin that are remembered; 0 if none are.
+    pub recent_bytes: usize,
+    /// What ends a canary.
+    pub canary: CanaryBounds,
     /// The folder of compiled components; none if they are not kept.
     pub cache_dir: Option<PathBuf>,
     /// The folder of installed components; none for a host that only inspects plugins.
@@ -41,6 +45,23 @@ pub struct PluginConfig {
     pub rooms: Option<RoomPolicy>,
     /// The configuration of each plugin.
     pub plugins: HashMap<String, PluginOptions>,
+}
+
+/// What ends a canary.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CanaryBounds {
+    /// So many scopes that go back within the window.
+    pub scopes: usize,
+    /// The time in which scopes that went back are counted.
+    pub window: Duration,
+    /// Calls that take so many times as long as those of the running build.
+    pub slowdown: f64,
+}
+
+impl Default for CanaryBounds {
+    fn default() -> Self {
+        Self { scopes: 5, window: Duration::from_secs(60), slowdown: 3.0 }
+    }
 }
 
 /// The configuration of one plugin.
@@ -85,6 +106,8 @@ impl Default for PluginConfig {
             call_deadline: Duration::from_millis(50),
             memory_bytes: 33_554_432,
             state_bytes: 65_536,
+            recent_bytes: 4_194_304,
+            canary: CanaryBounds::default(),
             cache_dir: None,
             components_dir: None,
             is_read_only: false,
@@ -130,6 +153,11 @@ impl PluginConfig {
     pub(crate) fn shortest_deadline(&self) -> Duration {
         let of_plugins = self.plugins.values().filter_map(|options| options.call_deadline);
         of_plugins.min().unwrap_or(self.call_deadline).min(self.call_deadline)
+    }
+
+    /// What is left out of the case files of a plugin.
+    pub(crate) fn case_options(&self, plugin: &str) -> CaseOptions {
+        self.plugins.get(plugin).map(|options| options.cases.clone()).unwrap_or_default()
     }
 
     /// The most memory that an instance of any plugin may have, in bytes.

@@ -4,16 +4,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use roundhouse_contract::case::Case;
 use tokio::sync::oneshot;
 
-use super::generation::Generation;
+use super::call::Call;
 
-/// The most bytes of the events and states of a recording.
+/// The most bytes of a recording.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-
-/// A call that was recorded, and the build that was called.
-pub(crate) type Recorded = (Case, Arc<Generation>);
 
 /// The recorder of a plugin. It costs a look at a flag while nothing is recorded.
 #[derive(Default)]
@@ -26,7 +22,7 @@ struct Recording {
     /// The events that are still to be recorded.
     left: usize,
     bytes: usize,
-    recorded: Vec<Recorded>,
+    recorded: Vec<Arc<Call>>,
     full: Option<oneshot::Sender<()>>,
 }
 
@@ -59,12 +55,15 @@ impl Recorder {
         self.is_on.load(Ordering::Relaxed)
     }
 
-    /// Records a call.
-    pub(crate) fn record(&self, case: Case, generation: &Arc<Generation>) {
+    /// Records a call, if calls are recorded now.
+    pub(crate) fn record(&self, call: &Arc<Call>) {
+        if !self.is_on() {
+            return;
+        }
         let mut recording = self.lock();
         let Some(recording) = recording.as_mut().filter(|recording| recording.left > 0) else { return };
-        recording.bytes += serde_json::to_vec(&case).map_or(0, |text| text.len());
-        recording.recorded.push((case, generation.clone()));
+        recording.bytes += call.bytes;
+        recording.recorded.push(call.clone());
         recording.left -= 1;
         if recording.left == 0 || recording.bytes > MAX_BYTES {
             recording.left = 0;
@@ -75,7 +74,7 @@ impl Recorder {
     }
 
     /// Ends the recording, and returns it.
-    pub(crate) fn end(&self) -> Vec<Recorded> {
+    pub(crate) fn end(&self) -> Vec<Arc<Call>> {
         self.is_on.store(false, Ordering::Relaxed);
         self.lock().take().map(|recording| recording.recorded).unwrap_or_default()
     }

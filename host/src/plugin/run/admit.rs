@@ -234,6 +234,9 @@ impl ThreadState {
     /// Hands an event to its feature and answers it. A guaranteed event is tried again after a fault.
     fn deliver(&mut self, envelope: Envelope, place: Option<Place>, attempts: u32) {
         let mut visit = Visit::new(&envelope, place);
+        if let ReplyTo::Client { read_at, .. } = &envelope.reply {
+            envelope.plugin.metrics.waiting.inc_by(read_at.elapsed().as_secs_f64());
+        }
         let failure = match self.invoke(&mut visit) {
             Handled::Done(done) => {
                 let place = visit.place;
@@ -280,9 +283,10 @@ impl ThreadState {
     fn finish(&mut self, envelope: Envelope, place: Option<Place>, done: Done) {
         let Envelope { plugin, address, event, mut reply } = envelope;
         let Done { reply: answer, fetch, reached } = done;
+        let is_answered = answer.is_some() || reached.is_some();
+        let (fetch_for_answer, fetch) = if is_answered { (None, fetch) } else { (fetch, None) };
         if let Some(fetch) = fetch {
-            let asker = if answer.is_none() { std::mem::replace(&mut reply, ReplyTo::Nobody) } else { ReplyTo::Nobody };
-            self.fetch(&plugin, &address, &event, fetch, asker);
+            self.fetch(&plugin, &address, &event, fetch, ReplyTo::Nobody, None);
         }
         let answer = answer.unwrap_or_else(Payload::empty);
         Self::charge_answer(&event, &answer);
@@ -290,8 +294,16 @@ impl ThreadState {
             let epoch = self.epoch_of(&address.key);
             let change =
                 place.and_then(|place| DurableChange::of(&self.shared, &mut self.scopes[place], Some(&event), epoch));
-            self.finish_clustered(Envelope { plugin, address, event, reply }, answer, reached, change);
+            let envelope = Envelope { plugin, address, event, reply };
+            match fetch_for_answer {
+                Some(fetch) => self.settle_fetching(envelope, fetch, change),
+                None => self.finish_clustered(envelope, answer, reached, change),
+            }
             return place.into_iter().for_each(|place| self.drop_if_empty(place));
+        }
+        if let Some(fetch) = fetch_for_answer {
+            let asker = std::mem::replace(&mut reply, ReplyTo::Nobody);
+            self.fetch(&plugin, &address, &event, fetch, asker, None);
         }
         let unwritten = match place {
             Some(place) => {

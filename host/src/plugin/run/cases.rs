@@ -1,55 +1,49 @@
-//! Calls that are kept as case files: those on which a feature failed, and those that are recorded.
+//! Calls that are remembered: recent ones, those that are recorded or compared, and those on which a feature failed.
 
 use std::sync::Arc;
 
-use roundhouse_contract::case::{CASE_FORMAT, Case, CaseBuild, CaseContext, CaseEnd, CaseState};
+use roundhouse_contract::case::CaseEnd;
 
-use super::invoke::context_of;
 use super::state::{ThreadState, Visit};
-use crate::plugin::guest::case;
-use crate::plugin::load::generation::{Generation, GenerationId};
-use crate::plugin::load::options::CaseOptions;
+use crate::plugin::load::call::Call;
+use crate::plugin::load::generation::Generation;
 
 impl ThreadState {
-    /// The last call as a case, which ended so. `None` if the component was not called.
-    fn case_of(&self, visit: &Visit<'_>, generation: &Generation, end: CaseEnd) -> Option<Case> {
-        let Visit { plugin, address, event, place, .. } = *visit;
-        let (seed, now) = self.called?;
-        let scope = place.map(|place| &self.scopes[place]);
-        let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
-        let context = context_of(&self.shared, visit, scope, (generation, seed, &params));
-        let GenerationId { name, version, generation: number, digest } = generation.id.clone();
-        let state = scope.and_then(|scope| scope.state.as_ref());
-        let mut case = Case {
-            format: CASE_FORMAT,
-            build: CaseBuild { name, version, generation: number, digest },
-            at_ms: self.shared.clock.now_ms(),
-            end,
-            redacted: Vec::new(),
-            context: CaseContext { now, ..case::context_of(&context) },
-            event: case::event_of(event),
-            state: state.map(|state| CaseState { version: state.version, bytes: (&*state.bytes).into() }),
-        };
-        let options = self.shared.config.plugins.get(&plugin.name).map(|options| options.cases.clone());
-        let CaseOptions { keep_claims, redact } = options.unwrap_or_default();
-        case.redact(!keep_claims, &redact);
-        Some(case)
+    /// The last call, with all that the component got. `None` if the component was not called.
+    pub(super) fn last_call(&self, visit: &Visit<'_>, generation: &Generation) -> Option<Call> {
+        let Visit { address, event, place, .. } = *visit;
+        let state = place.and_then(|place| self.scopes[place].state.as_ref());
+        Call::new(generation, address, self.called?, event, state)
     }
 
-    /// Keeps an event on which the feature failed as a case file, unless it failed in the same way before.
-    pub(super) fn keep_case(&self, visit: &Visit<'_>, generation: &Generation, fault: &str) {
-        let (cases, event) = (&visit.plugin.cases, visit.event.name());
-        if self.called.is_some() && cases.note(&generation.id.digest, event, fault, self.shared.clock.now_ms()) {
-            let case = self.case_of(visit, generation, CaseEnd::Failed(fault.to_owned()));
-            case.into_iter().for_each(|case| cases.add(event, fault, case));
+    /// Remembers the last call, whose outcome is not committed yet.
+    pub(super) fn remember(&mut self, visit: &Visit<'_>, generation: &Generation) -> Option<Arc<Call>> {
+        let Visit { plugin, event, .. } = *visit;
+        let most = self.shared.config.recent_bytes / self.shared.inboxes.len();
+        let rollout = plugin.rollout();
+        // A query to all scopes of a plugin would take the place of all events.
+        let is_kept = most > 0 && !event.is_query();
+        if !is_kept && rollout.is_none() && !plugin.recorder.is_on() {
+            return None;
         }
+        let call = Arc::new(self.last_call(visit, generation)?);
+        plugin.recorder.record(&call);
+        if let Some(rollout) = rollout {
+            rollout.offer(&call);
+        }
+        if is_kept {
+            let recent = self.recent.entry(plugin.number).or_default();
+            recent.push(&visit.address.key, call.bytes, call.clone(), most);
+        }
+        Some(call)
     }
 
-    /// Records the last call, which is not committed yet. What came of it is found out when the recording has ended.
-    pub(super) fn record(&self, visit: &Visit<'_>, generation: &Arc<Generation>) {
-        let unknown = CaseEnd::Handled { effects: Vec::new(), state: None };
-        if let Some(case) = self.case_of(visit, generation, unknown) {
-            visit.plugin.recorder.record(case, generation);
+    /// Keeps a call on which the feature failed as a case file, unless it failed in the same way before.
+    pub(super) fn keep_case(&self, visit: &Visit<'_>, call: &Call, fault: &str) {
+        let (cases, event) = (&visit.plugin.cases, visit.event.name());
+        if cases.note(&call.id.digest, event, fault, self.shared.clock.now_ms()) {
+            let options = self.shared.config.case_options(&visit.plugin.name);
+            cases.add(event, fault, call.case(CaseEnd::Failed(fault.to_owned()), &options));
         }
     }
 }

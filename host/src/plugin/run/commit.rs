@@ -123,6 +123,8 @@ impl ThreadState {
             Present::AsStored => {}
             Present::Migrated(_) => {
                 scope.previous_schema_state = scope.state.take();
+                scope.stay_no_longer();
+                self.shared.metrics.plugin_migrated_states.inc();
             }
             Present::GivenUp(_) => {
                 scope.give_up();
@@ -139,7 +141,7 @@ impl ThreadState {
         scope.is_dirty |= is_stale || !keeps || effects.iter().any(has_timers);
         match (state, present) {
             (StateChange::Put(bytes), _) | (StateChange::Keep, Present::Migrated(bytes)) => {
-                scope.state = Some(State { version, bytes });
+                scope.state = Some(State { version, bytes: bytes.into() });
             }
             (StateChange::Keep, Present::GivenUp(before)) => {
                 scope.state = before.map(|bytes| State { version, bytes });
@@ -148,6 +150,7 @@ impl ThreadState {
             (StateChange::Clear, _) => {
                 scope.state = None;
                 scope.previous_schema_state = None;
+                scope.stay_no_longer();
             }
         }
     }

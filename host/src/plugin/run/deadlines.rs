@@ -20,6 +20,8 @@ pub(crate) enum Due {
     Acknowledgement(u64),
     /// The deferred events of a plugin's scopes.
     Resume { plugin: u32 },
+    /// Another look for states of a plugin that are to be migrated.
+    Migrate { plugin: u32 },
     /// The refusal of events that wait for the cluster.
     Waiting,
     /// Another attempt to read a scope from the store.

@@ -117,8 +117,8 @@ impl ThreadState {
         let scope = &mut self.scopes[place];
         let (plugin, key) = (scope.plugin.number, scope.address.key.clone());
         let (now_ms, uptime) = (self.shared.clock.now_ms(), self.shared.clock.uptime_ms());
-        scope.state = record.state.map(|bytes| State { version: record.version, bytes });
-        scope.previous_schema_state = record.before.map(|(version, bytes)| State { version, bytes });
+        scope.state = record.state.map(|bytes| State { version: record.version, bytes: bytes.into() });
+        scope.previous_schema_state = record.before.map(|(version, bytes)| State { version, bytes: bytes.into() });
         scope.sequence = record.sequence;
         for timer in record.timers {
             self.restore_timer(place, timer);
@@ -194,7 +194,7 @@ impl ThreadState {
         uuid::Builder::from_unix_timestamp_millis(self.shared.clock.now_ms(), &random).into_uuid().to_string()
     }
 
-    /// Reads documents for a `Fetched` event. The feature's reply to it goes to `reply`.
+    /// Reads documents for a `Fetched` event. The feature's reply to it goes to `reply`; `held` is dropped when the event is queued.
     pub(crate) fn fetch(
         &self,
         plugin: &Arc<Plugin>,
@@ -202,6 +202,7 @@ impl ThreadState {
         event: &Event,
         fetch: Fetch,
         reply: ReplyTo,
+        held: Option<Arc<()>>,
     ) {
         let Fetch { tag, collection, before, limit, charge } = fetch;
         let turn = self.turn_of(&charge);
@@ -214,6 +215,7 @@ impl ThreadState {
                 }
                 let event = Event::Fetched { tag, outcome, asked_by, charge };
                 inbox.push(Job::Event(Envelope { plugin, address, event, reply }));
+                drop(held);
             }
         };
         let request =
@@ -259,8 +261,8 @@ pub(super) fn write(
     None
 }
 
-/// Writes a durable scope that is in use but has not changed for long, so that the store does not expire it.
-pub(super) fn put_off_expiry(shared: &Arc<Shared>, scope: &mut Scope, epoch: u64) {
+/// Writes a durable scope for no event, as it is now.
+pub(super) fn rewrite(shared: &Arc<Shared>, scope: &mut Scope, epoch: u64) {
     if scope.is_durable && scope.loading.is_none() {
         scope.is_dirty = true;
         if let Some(change) = DurableChange::of(shared, scope, None, epoch) {

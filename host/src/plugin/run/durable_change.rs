@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::envelope::Envelope;
 use super::scope::Scope;
 use super::shared::Shared;
 use crate::ledger::Charge;
-use crate::model::{Failure, Payload};
+use crate::model::{ErrorCode, Failure, Payload};
 use crate::plugin::event::{Event, ReplyTo};
 use crate::store::{Acknowledge, AnsweredCall, ScopeRecord, StoreFailure, TimerRecord};
 
@@ -54,8 +56,8 @@ impl DurableChange {
             plugin,
             key: key.to_string(),
             version: scope.state.as_ref().map_or(0, |state| state.version),
-            state: scope.state.as_ref().map(|state| state.bytes.clone()),
-            before: scope.previous_schema_state.as_ref().map(|before| (before.version, before.bytes.clone())),
+            state: scope.state.as_ref().map(|state| state.bytes.to_vec()),
+            before: scope.previous_schema_state.as_ref().map(|before| (before.version, before.bytes.to_vec())),
             sequence: scope.sequence,
             epoch,
             timers: timers.collect(),
@@ -72,6 +74,20 @@ impl DurableChange {
         match self {
             Self::Put(record, charge) => store.put_scope(record, charge, acknowledge, answered),
             Self::Drop { plugin, key, epoch } => store.drop_scope(&plugin, &key, epoch, acknowledge, answered),
+        }
+    }
+
+    /// Begins to write the change. What is returned resolves when it is written.
+    pub(super) fn begin(self, shared: &Shared) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+        let (report, written) = oneshot::channel();
+        let acknowledge: Acknowledge = Box::new(move |outcome| {
+            // The receiver is gone if the host is stopping.
+            let _ = report.send(outcome);
+        });
+        self.hand_over(shared, Some(acknowledge), None);
+        async move {
+            let stopping = || Failure::new(ErrorCode::FeatureUnavailable, "the host is stopping: try again");
+            written.await.map_err(|_| stopping())?.map_err(Failure::from)
         }
     }
 

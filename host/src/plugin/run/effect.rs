@@ -9,6 +9,7 @@ use roundhouse_contract::{ConnectRefusal, Counted, Refusal, Rules, Uses, World};
 
 use crate::hub::Publication;
 use crate::ledger::Charge;
+use crate::metrics::PluginMetrics;
 use crate::model::{ConnId, Payload};
 use crate::plugin::guest::lift;
 use crate::plugin::guest::sandbox::Outcome;
@@ -124,6 +125,35 @@ pub(crate) fn check<W: World<Connection = ConnId>>(
     let (effects, state) = lift::outcome(outcome);
     let (effects, state, uses) = rules.check(effects, state, |effect| Effect::new(effect, room))?;
     Ok(Checked { effects, state, uses })
+}
+
+/// How many effects an outcome has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EffectCounts {
+    effects: usize,
+    /// The bytes of emits, each once.
+    emitted_bytes: usize,
+    saves: usize,
+}
+
+impl EffectCounts {
+    pub(super) fn of(effects: &[Effect]) -> Self {
+        let bytes = |effect: &Effect| match effect {
+            Effect::Publish(Publication { outgoing, .. }) | Effect::Ask { outgoing, .. } => outgoing.bytes(),
+            _ => 0,
+        };
+        Self {
+            effects: effects.len(),
+            emitted_bytes: effects.iter().map(bytes).sum(),
+            saves: effects.iter().filter(|effect| matches!(effect, Effect::Save(_))).count(),
+        }
+    }
+
+    pub(super) fn add_to(self, metrics: &PluginMetrics) {
+        metrics.effects.inc_by(self.effects as u64);
+        metrics.emitted_bytes.inc_by(self.emitted_bytes as u64);
+        metrics.saves.inc_by(self.saves as u64);
+    }
 }
 
 impl Effect {

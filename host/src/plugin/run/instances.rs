@@ -1,4 +1,5 @@
-//! The warm instances of a thread: one of each plugin's running generation.
+//! The warm instances of a thread: of each plugin one of the running generation, one of the candidate, and one of an older
+//! generation on which scopes stay.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,6 +15,19 @@ const CALLS_PER_INSTANCE: u32 = 1_000_000;
 /// The call time after which the shards are woken for the effects of the first call.
 const MAX_UNWOKEN: Duration = Duration::from_millis(1);
 
+/// The number of a plugin, and what the instance's generation is to it.
+pub(super) type Slot = (u32, Role);
+
+/// What a generation is to its plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Role {
+    Running,
+    /// It is tried: see [`Rollout`](crate::plugin::load::rollout::Rollout).
+    Candidate,
+    /// Scopes stay on it that the running one cannot take over.
+    Older,
+}
+
 /// An instance that is ready for the next call.
 #[derive(Debug)]
 struct WarmInstance {
@@ -22,10 +36,10 @@ struct WarmInstance {
     instance: Instance,
 }
 
-/// The warm instances, by the plugins' numbers.
+/// The warm instances.
 #[derive(Debug, Default)]
 pub(super) struct Instances {
-    warm: HashMap<u32, WarmInstance>,
+    warm: HashMap<Slot, WarmInstance>,
     /// The call time since `count_time` last asked for a wake-up.
     busy: Duration,
 }
@@ -37,20 +51,20 @@ impl Instances {
     /// If the generation cannot be instantiated.
     pub(super) fn warm(
         &mut self,
-        plugin: u32,
+        slot: Slot,
         generation: &Generation,
         ticker: &Ticker,
         wakes: &WakeBatch,
     ) -> Result<&mut Instance, Fault> {
         let number = generation.id.generation;
         let fits = |warm: &WarmInstance| warm.generation == number && warm.calls < CALLS_PER_INSTANCE;
-        if !self.warm.get(&plugin).is_some_and(fits) {
+        if !self.warm.get(&slot).is_some_and(fits) {
             // Effects of earlier events do not wait for the guest's start function.
             wakes.wake();
             let instance = generation.instantiate(ticker)?;
-            self.warm.insert(plugin, WarmInstance { generation: number, calls: 0, instance });
+            self.warm.insert(slot, WarmInstance { generation: number, calls: 0, instance });
         }
-        match self.warm.get_mut(&plugin) {
+        match self.warm.get_mut(&slot) {
             Some(warm) => {
                 warm.calls += 1;
                 Ok(&mut warm.instance)
@@ -59,13 +73,25 @@ impl Instances {
         }
     }
 
-    /// Whether the instance of a plugin has been called once only.
-    pub(super) fn is_fresh(&self, plugin: u32) -> bool {
-        self.warm.get(&plugin).is_none_or(|warm| warm.calls <= 1)
+    /// Whether an instance has been called once only.
+    pub(super) fn is_fresh(&self, slot: Slot) -> bool {
+        self.warm.get(&slot).is_none_or(|warm| warm.calls <= 1)
     }
 
-    pub(super) fn drop_instance(&mut self, plugin: u32) {
-        self.warm.remove(&plugin);
+    pub(super) fn drop_instance(&mut self, slot: Slot) {
+        self.warm.remove(&slot);
+    }
+
+    /// Drops the instances of a plugin's candidate and of an older generation.
+    pub(super) fn drop_others(&mut self, plugin: u32) {
+        self.drop_instance((plugin, Role::Candidate));
+        self.drop_instance((plugin, Role::Older));
+    }
+
+    /// Drops all instances of a plugin.
+    pub(super) fn drop_instances(&mut self, plugin: u32) {
+        self.drop_instance((plugin, Role::Running));
+        self.drop_others(plugin);
     }
 
     /// Adds the time of a call. Returns whether the shards have waited for long enough and must be woken.

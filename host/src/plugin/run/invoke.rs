@@ -1,12 +1,12 @@
 //! The call of a feature with an event, and the consequences of a fault.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::commit::Done;
-use super::effect::Checked;
-use super::outcome::{CallError, check_outcome};
+use super::effect::{Checked, EffectCounts};
+use super::instances::{Role, Slot};
+use super::outcome::{CallError, CallFault, check_outcome};
 use super::rooms::Questions;
 use super::scope::Scope;
 use super::shared::Shared;
@@ -14,7 +14,8 @@ use super::state::{ThreadState, Visit};
 use crate::model::{CloseCode, ErrorCode, Failure};
 use crate::plugin::event::Event;
 use crate::plugin::event::senders::{Consequence, Sender};
-use crate::plugin::guest::sandbox::{Context, Instance};
+use crate::plugin::guest::sandbox::{Fault, Instance};
+use crate::plugin::load::call::Facts;
 use crate::plugin::load::catalogue::{Plugin, PluginError};
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::health::Verdict;
@@ -30,33 +31,39 @@ pub(crate) enum Handled {
     Failed(Failure),
 }
 
+/// The checked outcome of a call, and the state that the component got.
+pub(super) type Called = Result<(Checked, Present), CallError>;
+
 impl ThreadState {
     /// Calls the feature, checks the outcome, and commits it.
     pub(super) fn invoke(&mut self, visit: &mut Visit<'_>) -> Handled {
         let Visit { plugin, event, .. } = *visit;
-        let generation = plugin.current();
-        let called = self.call_or_retry(visit, &generation);
-        if plugin.recorder.is_on() && !matches!(called, Err(CallError::Pending(_))) {
-            self.record(visit, &generation);
-        }
+        let (generation, role, called) = self.call_build(visit);
+        let is_pending = matches!(called, Err(CallError::Pending(_)));
+        let call = if is_pending { None } else { self.remember(visit, &generation) };
         match called {
             Ok((mut checked, present)) => {
-                plugin.health.succeeded();
+                note_success(plugin, role);
+                let counts = EffectCounts::of(&checked.effects);
                 let charged = self.charge(visit, &mut checked.effects);
                 match charged.and_then(|()| self.promise(visit, &mut checked.effects)) {
-                    Ok(()) => Handled::Done(self.commit(visit, &generation, checked, present)),
+                    Ok(()) => {
+                        counts.add_to(&plugin.metrics);
+                        call.iter().for_each(|call| call.note_committed());
+                        Handled::Done(self.commit(visit, &generation, checked, present))
+                    }
                     // A guaranteed event has no sender that would repeat it, so the host tries it again.
                     Err(failure) if event.is_guaranteed() => Handled::Failed(failure),
                     Err(failure) => Handled::Refused(failure),
                 }
             }
             Err(CallError::Refused(failure)) => {
-                plugin.health.succeeded();
+                note_success(plugin, role);
                 Handled::Refused(failure)
             }
             Err(CallError::Pending(questions)) => Handled::Pending(questions),
-            Err(CallError::Fault(fault)) => {
-                self.note_fault(visit, &generation, &fault.message);
+            Err(CallError::Fault(CallFault { message, .. }) | CallError::Stays(message)) => {
+                self.note_fault(visit, (&generation, role), &message);
                 let message = format!("the feature {} failed on this event", plugin.name);
                 Handled::Failed(Failure::new(ErrorCode::Internal, message))
             }
@@ -82,8 +89,8 @@ impl ThreadState {
         Ok(())
     }
 
-    /// Calls the feature. Returns the checked outcome, and the state that the call got.
-    fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>) -> Result<(Checked, Present), CallError> {
+    /// Calls a build. Returns the checked outcome, and the state that the call got.
+    fn call(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>, slot: Slot) -> Called {
         let Visit { plugin, address, event, place, .. } = *visit;
         self.called = None;
         self.check_bounds(visit).map_err(CallError::Refused)?;
@@ -91,25 +98,28 @@ impl ThreadState {
         let responsible = self.shared.responsible(event);
         let Self { scopes, instances, shared, wakes, called, .. } = self;
         let scope = place.map(|place| &scopes[place]);
-        let instance = instances.warm(plugin.number, generation, &shared.ticker, wakes)?;
+        let instance = instances.warm(slot, generation, &shared.ticker, wakes)?;
         let stored = scope.and_then(|scope| scope.state.as_ref());
         let wanted = generation.manifest.state_version;
         let present = match stored.filter(|stored| stored.version != wanted) {
             Some(stored) => {
-                // A migration downwards runs in an instance of its own, which wakes no shards.
+                // Other builds migrate in instances of their own, which wake no shards.
                 wakes.wake();
                 let kept = scope.and_then(|scope| scope.previous_schema_state.as_ref());
-                instance.lend(wakes, |instance| migrate(instance, shared, plugin, generation, stored, kept))?
+                instance.lend(wakes, |instance| migrate(instance, shared, plugin, generation, (stored, kept)))?
             }
             None => Present::AsStored,
         };
+        instance.shorten(generation.haste.divisor());
         let params: Vec<&str> = address.params.iter().map(String::as_str).collect();
-        let context = context_of(shared, visit, scope, (generation, seed, &params));
-        *called = Some((seed, context.now));
+        let facts = facts_of(shared, visit, scope, seed);
+        let context = facts.context(&address.key, &params, &generation.settings);
+        *called = Some(facts);
         let state = present.bytes(stored);
         let started = Instant::now();
         let result = instance.lend(wakes, |instance| instance.handle(&shared.ticker, context, event, state));
         let took = started.elapsed();
+        generation.haste.note(matches!(result, Err(Fault::Deadline(_) | Fault::Shortened(_))));
         generation.latency.observe(took.as_secs_f64());
         if let Some(sender) = responsible {
             sender.charge_call(shared.clock.uptime_ms(), took);
@@ -117,33 +127,30 @@ impl ThreadState {
         if instances.count_time(took) {
             wakes.wake();
         }
-        plugin.calls.fetch_add(1, Ordering::Relaxed);
+        plugin.metrics.handled.inc();
+        plugin.metrics.time.inc_by(took.as_secs_f64());
         shared.metrics.plugin_calls.inc();
         let outcome = result?;
         if event.opened().is_some() {
             generation.grant_use.record_connect(&shared.clock);
         }
         let outcome = outcome.map_err(CallError::Refused)?;
-        let checked = check_outcome(shared, visit, scope, generation, outcome)?;
+        let checked = check_outcome(shared, visit, scope, (generation, facts), outcome)?;
         Ok((checked, present))
     }
 
     /// Calls the feature, and once more on a fresh instance if it trapped on one that had handled other events.
-    fn call_or_retry(
-        &mut self,
-        visit: &Visit<'_>,
-        generation: &Arc<Generation>,
-    ) -> Result<(Checked, Present), CallError> {
-        let first = self.call(visit, generation);
+    pub(super) fn call_or_retry(&mut self, visit: &Visit<'_>, generation: &Arc<Generation>, slot: Slot) -> Called {
+        let first = self.call(visit, generation, slot);
         let Err(CallError::Fault(fault)) = &first else { return first };
         let plugin = visit.plugin;
-        if !fault.is_trap || self.instances.is_fresh(plugin.number) {
+        if !fault.is_trap || self.instances.is_fresh(slot) {
             return first;
         }
-        self.instances.drop_instance(plugin.number);
-        let second = self.call(visit, generation);
+        self.instances.drop_instance(slot);
+        let second = self.call(visit, generation, slot);
         if second.is_ok() {
-            plugin.traps.fetch_add(1, Ordering::Relaxed);
+            plugin.metrics.traps.inc();
             let id = &generation.id;
             tracing::warn!(
                 plugin = %id.name, version = %id.version, generation = id.generation, digest = %id.digest,
@@ -155,11 +162,13 @@ impl ThreadState {
         second
     }
 
-    fn note_fault(&mut self, visit: &Visit<'_>, generation: &Generation, fault: &str) {
-        self.keep_case(visit, generation, fault);
+    fn note_fault(&mut self, visit: &Visit<'_>, (generation, role): (&Arc<Generation>, Role), fault: &str) {
+        if let Some(call) = self.last_call(visit, generation) {
+            self.keep_case(visit, &call, fault);
+        }
         let Visit { plugin, address, event, .. } = *visit;
         let now = self.shared.clock.uptime_ms();
-        plugin.traps.fetch_add(1, Ordering::Relaxed);
+        plugin.metrics.traps.inc();
         self.shared.metrics.plugin_faults.inc();
         let responsible = self.shared.responsible(event);
         // A fault on a join or departure does not count against its client.
@@ -167,7 +176,7 @@ impl ThreadState {
             self.punish(plugin, sender, event, now);
         }
         // After a fault the instance must not be called again.
-        self.instances.drop_instance(plugin.number);
+        self.instances.drop_instance((plugin.number, role));
         let id = &generation.id;
         plugin.note_error(PluginError {
             at_ms: self.shared.clock.now_ms(),
@@ -214,29 +223,28 @@ impl ThreadState {
     }
 }
 
+/// Notes a call without a fault. What an older build does is not to the running one's credit.
+fn note_success(plugin: &Plugin, role: Role) {
+    if role != Role::Older {
+        plugin.health.succeeded();
+    }
+}
+
 /// The facts beside an event, for a call with this seed.
-pub(super) fn context_of<'a>(
-    shared: &Shared,
-    visit: &Visit<'a>,
-    scope: Option<&Scope>,
-    (generation, seed, params): (&'a Generation, u64, &'a [&'a str]),
-) -> Context<'a> {
-    let Visit { address, event, .. } = *visit;
+fn facts_of(shared: &Shared, visit: &Visit<'_>, scope: Option<&Scope>, seed: u64) -> Facts {
+    let event = visit.event;
     let (room_connections, room_users, user_connections) = room_of(shared, visit, scope);
     // By the scope's members, not the hub: the hub has removed a connection that ended after it sent this event.
     let connection_in_room =
         scope.zip(event.sender_id()).is_some_and(|(scope, id)| scope.members.get(&id).is_some_and(|part| part.joined));
-    Context {
+    Facts {
         now: shared.clock.now_ms(),
         seed,
         sequence: scope.map_or(0, |scope| scope.sequence) + 1,
-        scope: &address.key,
-        params,
         room_connections: room_connections as u32,
         room_users: room_users as u32,
         connection_in_room,
         user_connections: user_connections as u32,
-        settings: &generation.settings,
     }
 }
 
@@ -265,13 +273,15 @@ fn migrate(
     shared: &Shared,
     plugin: &Plugin,
     generation: &Generation,
-    stored: &State,
-    kept: Option<&State>,
+    (stored, kept): (&State, Option<&State>),
 ) -> Result<Present, CallError> {
     let wanted = generation.manifest.state_version;
-    let downward = plugin.downward(stored.version, wanted);
-    match take_over(&shared.ticker, &downward, generation, instance, stored) {
+    let newer = plugin.newer(stored.version, wanted);
+    match take_over(&shared.ticker, &newer, generation, instance, (stored, kept)) {
         Ok(state) => Ok(Present::Migrated(state)),
+        Err(cannot) if plugin.stays_on(generation, stored.version).is_some() => {
+            Err(CallError::Stays(cannot.to_string()))
+        }
         Err(cannot) if plugin.gives_up(stored.version) && !cannot.is_fault => {
             Ok(Present::GivenUp(kept.filter(|kept| kept.version == wanted).map(|kept| kept.bytes.clone())))
         }

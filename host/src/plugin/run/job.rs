@@ -9,9 +9,11 @@ use tokio::sync::oneshot;
 use super::clustered::news::News;
 use super::deadlines::Deadline;
 pub(crate) use super::envelope::Envelope;
+use super::scope_view::ScopeView;
 use crate::model::{ConnId, Payload};
 use crate::plugin::event::AckMissing;
 use crate::plugin::event::senders::Reservation;
+use crate::plugin::load::call::Call;
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::load::generation::Generation;
 use crate::plugin::load::migrate::State;
@@ -38,8 +40,14 @@ pub(crate) enum Job {
     Gather(Gather),
     /// Reply with the states that a generation would have to migrate.
     FindStates { plugin: u32, by: Arc<Generation>, reply: oneshot::Sender<StatesToMigrate> },
+    /// Migrate the states of scopes to the running generation's schema, in turns of their own.
+    Migrate(Migration),
     /// Give up the states that the running generation cannot take over, and reply with the number of scopes.
     GiveUp { plugin: u32, reply: oneshot::Sender<usize> },
+    /// Reply with the recent calls of a plugin: of one scope, or of all.
+    Recent { plugin: u32, scope: Option<Arc<str>>, reply: oneshot::Sender<Vec<Arc<Call>>> },
+    /// Reply with what is in memory of a scope.
+    View { plugin: u32, key: Arc<str>, reply: oneshot::Sender<ScopeView> },
     /// Take over a durable scope that was read from the store, or try again if it could not be read.
     ScopeRead { plugin: u32, key: Arc<str>, result: Result<Option<ScopeRecord>, StoreFailure> },
     /// Take over stored scopes of a plugin that starts.
@@ -51,11 +59,30 @@ pub(crate) enum Job {
     Forget { plugin: u32, sets_aside: bool },
 }
 
+/// A migration of states in the background.
+#[derive(Debug)]
+pub(crate) struct Migration {
+    pub(crate) plugin: Arc<Plugin>,
+    /// The number of the generation to whose schema the states are migrated.
+    pub(super) generation: u64,
+    /// Scopes still to migrate.
+    pub(super) left: VecDeque<Arc<str>>,
+}
+
+/// A migration that has turns, or will have.
+#[derive(Debug, Default)]
+pub(super) struct Underway {
+    /// Whether it is to be looked for more in the end.
+    pub(super) again: bool,
+    /// The migration while it waits for a deadline.
+    pub(super) put_off: Option<Migration>,
+}
+
 /// The states that a generation would have to migrate.
 #[derive(Debug, Default)]
 pub(crate) struct StatesToMigrate {
-    /// States of another schema than the generation's, each with the schema of the copy from before its last migration.
-    pub(crate) states: Vec<(State, Option<u32>)>,
+    /// States of another schema than the generation's, each with the copy from before its last migration.
+    pub(crate) states: Vec<(State, Option<State>)>,
     /// A scope for which the generation has no template.
     pub(crate) unroutable_scope: Option<Arc<str>>,
 }

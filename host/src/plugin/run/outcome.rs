@@ -2,6 +2,7 @@
 //! may take part in.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use roundhouse_contract::Rules;
 
@@ -10,11 +11,13 @@ use super::rooms::{NotAdmitted, Questions, admit_to_rooms};
 use super::scope::Scope;
 use super::shared::Shared;
 use super::state::Visit;
-use crate::hub::Overfull;
+use crate::hub::{Overfull, Publication};
 use crate::metrics::Limit;
-use crate::model::{ConnId, ErrorCode, Failure};
+use crate::model::{Cause, ConnId, ErrorCode, Failure};
+use crate::plugin::event::{Event, Origin};
 use crate::plugin::guest::convert::connect_refusal;
 use crate::plugin::guest::sandbox::{Fault, Outcome};
+use crate::plugin::load::call::Facts;
 use crate::plugin::load::generation::Generation;
 
 /// Why a call has no outcome to commit.
@@ -23,6 +26,8 @@ pub(super) enum CallError {
     Refused(Failure),
     /// A backend has to be asked first.
     Pending(Questions),
+    /// The build cannot take over the state, for this reason, and the scope stays on an older build.
+    Stays(String),
     /// The component trapped, took too long or broke a rule.
     Fault(CallFault),
 }
@@ -55,7 +60,7 @@ pub(super) fn check_outcome(
     shared: &Shared,
     visit: &Visit<'_>,
     scope: Option<&Scope>,
-    generation: &Generation,
+    (generation, facts): (&Generation, Facts),
     outcome: Outcome,
 ) -> Result<Checked, CallError> {
     let Visit { plugin, address, event, .. } = *visit;
@@ -81,6 +86,7 @@ pub(super) fn check_outcome(
     };
     let checked = effect::check(&rules, &address.key, outcome);
     let mut checked = checked.map_err(|refusal| CallError::Fault(format!("it returned {refusal}").into()))?;
+    note_cause(visit, generation, facts, &mut checked.effects);
     if let Some(Effect::Refuse(_)) = checked.effects.first()
         && let Some(Effect::Refuse(refusal)) = checked.effects.pop()
     {
@@ -100,6 +106,33 @@ pub(super) fn check_outcome(
         check_memberships(shared, &checked.effects, scope).map_err(CallError::Refused)?;
     }
     Ok(checked)
+}
+
+/// Notes on what is sent what it comes from.
+fn note_cause(visit: &Visit<'_>, generation: &Generation, facts: Facts, effects: &mut [Effect]) {
+    let Visit { address, event, .. } = *visit;
+    let mut cause = None;
+    let cause_of = || {
+        let sender = match event {
+            Event::Message { origin: Origin::Service(name), .. } => Some(name.clone()),
+            event => event.member().map(|member| member.identity.user.clone()),
+        };
+        Arc::new(Cause {
+            build: Some(generation.id.clone()),
+            event: event.name().into(),
+            sender,
+            scope: address.key.clone(),
+            sequence: facts.sequence,
+            at_ms: facts.now,
+        })
+    };
+    for effect in effects {
+        if let Effect::Publish(Publication { outgoing, .. }) | Effect::Ask { outgoing, .. } = effect
+            && let Some(outgoing) = Arc::get_mut(outgoing)
+        {
+            outgoing.set_cause(cause.get_or_insert_with(cause_of).clone());
+        }
+    }
 }
 
 /// Checks that connections may join the rooms and scopes of these effects.

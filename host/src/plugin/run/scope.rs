@@ -37,6 +37,8 @@ pub(crate) struct Scope {
     /// The state from before it was migrated, for a rollback to a generation of the older schema that no build can
     /// migrate down to.
     pub(crate) previous_schema_state: Option<State>,
+    /// The number of the generation that cannot take over the state, and lets the scope stay on an older one.
+    pub(crate) stays_from: Option<u64>,
     /// Events handled so far.
     pub(crate) sequence: u64,
     pub(crate) timers: HashMap<Box<str>, Timer>,
@@ -133,6 +135,7 @@ impl Scope {
             loading: None,
             state: None,
             previous_schema_state: None,
+            stays_from: None,
             sequence: 0,
             timers: HashMap::new(),
             members: HashMap::new(),
@@ -194,6 +197,13 @@ impl Scope {
         self.is_dirty = true;
     }
 
+    /// The scope goes on with the running generation.
+    pub(crate) fn stay_no_longer(&mut self) {
+        if self.stays_from.take().is_some() {
+            self.plugin.staying().remove(&self.address.key);
+        }
+    }
+
     /// Whether timers, members or waiting events keep the scope in memory.
     pub(crate) fn is_used(&self) -> bool {
         !self.timers.is_empty()
@@ -205,6 +215,11 @@ impl Scope {
 
     pub(crate) fn has_deferred(&self) -> bool {
         !self.deferred.is_empty()
+    }
+
+    /// The number of deferred events.
+    pub(crate) fn n_deferred(&self) -> usize {
+        self.deferred.len()
     }
 
     /// Whether the `connect` of this connection is deferred.

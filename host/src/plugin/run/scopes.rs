@@ -142,7 +142,8 @@ impl Scopes {
     }
 
     fn take(&mut self, slot: usize) -> Scope {
-        let scope = self.scopes.remove(slot);
+        let mut scope = self.scopes.remove(slot);
+        scope.stay_no_longer();
         if let Some(owners) = self.owners.get_mut(&scope.plugin.number) {
             owners.remove(Owner::of(&scope.owner));
         }

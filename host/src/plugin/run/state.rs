@@ -14,7 +14,8 @@ use super::acks::PendingAcks;
 use super::clustered::partitions::Partitions;
 use super::deadlines::Deadlines;
 use super::instances::Instances;
-use super::job::{Envelope, Job};
+use super::job::{Envelope, Job, Underway};
+use super::recent::Recent;
 use super::scope::Scope;
 use super::scopes::{Place, Scopes};
 use super::shared::{Shared, unavailable};
@@ -22,6 +23,7 @@ use super::turns::Turns;
 use crate::hub::{ShardQueue, WakeBatch};
 use crate::model::{Allowance, ErrorCode, Failure, Mailbox, NodeId};
 use crate::plugin::event::{Event, ReplyTo};
+use crate::plugin::load::call::{Call, Facts};
 use crate::plugin::load::catalogue::Plugin;
 use crate::store::DeliveryReceipt;
 
@@ -53,10 +55,14 @@ pub(super) struct ThreadState {
     pub(super) wakes: WakeBatch,
     /// Plugins that have a deadline at which their deferred events are handled.
     pub(super) resuming: HashSet<u32>,
+    /// The migration of each plugin whose states are migrated in the background.
+    pub(super) migrating: HashMap<u32, Underway>,
     /// The time of this thread that the timers of each plugin have used.
     pub(super) timer_time: HashMap<u32, Allowance>,
-    /// The seed of the last call, and its time in milliseconds since 1970; none if a component could not be called.
-    pub(super) called: Option<(u64, u64)>,
+    /// The facts of the last call; none if a component could not be called.
+    pub(super) called: Option<Facts>,
+    /// The recent calls of each plugin.
+    pub(super) recent: HashMap<u32, Recent<Arc<Call>>>,
     seed: u64,
 }
 
@@ -101,8 +107,10 @@ impl ThreadState {
             receipt: None,
             wakes: WakeBatch::default(),
             resuming: HashSet::new(),
+            migrating: HashMap::new(),
             timer_time: HashMap::new(),
             called: None,
+            recent: HashMap::new(),
             // Different in each process and thread.
             seed: RandomState::new().hash_one(index),
         }
@@ -160,8 +168,10 @@ impl ThreadState {
     /// Drops the scopes, timers and pending acknowledgements of a plugin that was unloaded, and answers its waiting
     /// events.
     pub(super) fn forget(&mut self, plugin: u32) {
-        self.instances.drop_instance(plugin);
+        self.instances.drop_instances(plugin);
+        self.recent.remove(&plugin);
         self.timer_time.remove(&plugin);
+        self.migrating.remove(&plugin);
         for (id, ack) in self.acks.take_all(plugin) {
             self.deadlines.cancel(ack.deadline);
             self.shared.hub.take_ack(ack.connection, id);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::deadlines::{BUSY_MS, Deadline, Due, MIN_CHECK_MS};
-use super::durable::put_off_expiry;
+use super::durable::rewrite;
 use super::job::{Envelope, Job};
 use super::scope::Timer;
 use super::scopes::Place;
@@ -105,6 +105,7 @@ impl ThreadState {
         // A scope in use is checked again after the shortest time in which it could have become idle.
         let again = if is_used { now.saturating_add(scope.idle_ms) } else { idle_until };
         scope.idle_check = self.deadlines.push(again.max(now + MIN_CHECK_MS), Due::Idle { plugin, scope: key.clone() });
-        put_off_expiry(&self.shared, scope, epoch);
+        // The store must not expire a scope that is in use and has not changed for long.
+        rewrite(&self.shared, scope, epoch);
     }
 }

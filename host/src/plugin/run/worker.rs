@@ -137,7 +137,8 @@ impl Worker {
             Job::Event(Envelope { reply: ReplyTo::Caller { caller, .. }, event: Event::Query { .. }, .. })
                 if caller.is_closed() => {}
             Job::Flush(done) => {
-                while !self.state.turns.is_empty() {
+                // A thread that is to stop serves nothing.
+                while !self.state.turns.is_empty() && !self.is_stopping() {
                     self.serve();
                 }
                 self.state.flush();
@@ -169,12 +170,23 @@ impl Worker {
             Job::GiveUp { plugin, reply } => {
                 let _ = reply.send(state.give_up_states(plugin));
             }
+            Job::Recent { plugin, scope, reply } => {
+                let recent = state.recent.get(&plugin).map(|recent| recent.calls(scope.as_deref()));
+                let _ = reply.send(recent.unwrap_or_default());
+            }
+            Job::View { plugin, key, reply } => {
+                let _ = reply.send(state.view_scope(plugin, &key));
+            }
             Job::ScopeRead { plugin, key, result } => state.scope_read(plugin, &key, result),
             Job::Restore { plugin, records } => state.restore(&plugin, records),
             Job::Resume { plugin } => {
+                // They may be of generations that are not needed any more.
+                state.instances.drop_others(plugin);
                 state.adopt_orphans();
                 state.resume(plugin, state.shared.clock.uptime_ms());
+                state.queue_migration(plugin);
             }
+            Job::Migrate(migration) => state.migrate_rest(migration),
             Job::Forget { plugin, sets_aside } => {
                 if sets_aside {
                     state.flush();
@@ -205,6 +217,7 @@ impl Worker {
                     }
                 }
                 Due::Resume { plugin } => self.state.resume(plugin, now),
+                Due::Migrate { plugin } => self.state.go_on_migrating(plugin),
                 Due::Waiting => self.state.refuse_waiting(),
                 Due::Load { plugin, scope } => self.state.load_again(plugin, &scope),
             }

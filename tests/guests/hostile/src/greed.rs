@@ -17,6 +17,12 @@ pub(crate) fn tire() {
     HAD.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Takes some milliseconds.
+pub(crate) fn dawdle() {
+    let sum = (0..4_000_000_u64).fold(0, |sum: u64, n| black_box(sum.wrapping_mul(31).wrapping_add(n)));
+    black_box(sum);
+}
+
 /// Panics on an instance that has had a message before this one.
 pub(crate) fn rest() {
     assert!(HAD.load(Ordering::Relaxed) == 1, "this instance is tired");

@@ -1,6 +1,7 @@
 //! A feature that misbehaves on demand: in its handlers by its events, and in `describe` by the bytes of [`BEHAVIOUR`],
 //! which a test overwrites in the built component.
 
+mod breach;
 mod feature;
 mod greed;
 
@@ -110,11 +111,15 @@ impl Feature for Hostile {
             "describe=moved" => Manifest::new("hostile", "1.0.0", "").scope(Scope::volatile("moved:{id}")),
             "describe=forward" => manifest(scope).state_version(2),
             "describe=durable" | "describe=durable-traps" => manifest(routed(Scope::durable("hostile:{id}"))),
-            "describe=durable-forward" | "describe=durable-traps-2" => {
+            "describe=durable-forward" | "describe=durable-schema" | "describe=durable-traps-2" => {
                 manifest(routed(Scope::durable("hostile:{id}"))).state_version(2)
             }
+            "describe=durable-third" => manifest(routed(Scope::durable("hostile:{id}"))).state_version(3),
             "describe=durable-both-ways" => {
                 manifest(routed(Scope::durable("hostile:{id}"))).state_version(2).migrates_down_to([1])
+            }
+            "describe=durable-partly" => {
+                manifest(routed(Scope::durable("hostile:{id}"))).state_version(2).migrates_partially()
             }
             "describe=greets" | "describe=takes" => manifest(scope).scope(greeted()),
             "describe=greets-joins" => manifest(scope).scope(greeted()).needs_actions(["join"]),
@@ -134,6 +139,10 @@ impl Feature for Hostile {
         greed::tire();
         match behaviour() {
             "describe=traps" | "describe=durable-traps" => panic!("this build always fails"),
+            "describe=fails-b" if cx.scope().starts_with("hostile:b") => {
+                panic!("this build fails on scopes that begin with b")
+            }
+            "describe=slow" => greed::dawdle(),
             // The panic comes at the event after one that changed the state.
             "describe=durable-traps-2" if state.count % 2 == 1 => panic!("this build fails on odd counts"),
             _ => {}
@@ -142,6 +151,9 @@ impl Feature for Hostile {
             Message::Count {} => {
                 state.count += 1;
                 cx.join(sender.client()?);
+                if behaviour().starts_with("describe=mark-") {
+                    cx.emit(cx.room(), &Noise { noise: &behaviour()["describe=".len()..] });
+                }
                 cx.reply(&json!({ "count": state.count }));
                 Ok(())
             }
@@ -151,8 +163,10 @@ impl Feature for Hostile {
             }
             Message::Connect { namespace, auth, .. } => on_connect(state, cx, sender.client()?, &namespace, &auth),
             Message::Told {} | Message::Greeted {} => {
-                if behaviour() == "describe=takes" {
-                    cx.emit(cx.room(), &Noise { noise: &"x".repeat(10_000) });
+                match behaviour() {
+                    "describe=takes" => drop(cx.emit(cx.room(), &Noise { noise: &"x".repeat(10_000) })),
+                    "describe=noisy" => drop(cx.emit(cx.room(), &Noise { noise: "noisy" })),
+                    _ => {}
                 }
                 cx.reply(&state.told);
                 Ok(())
@@ -228,12 +242,20 @@ impl Feature for Hostile {
     }
 
     fn migrate(from: u32, state: &[u8]) -> Result<State, Failure> {
+        let read = || serde_json::from_slice(state).map_err(|error| Failure::internal(error.to_string()));
+        if behaviour() == "describe=durable-partly" {
+            return read().and_then(|state: State| match state.count {
+                2 => Err(Failure::conflict("it was told to refuse 2")),
+                _ => Ok(state),
+            });
+        }
         if let "describe=forward"
         | "describe=durable-forward"
+        | "describe=durable-third"
         | "describe=durable-both-ways"
         | "describe=durable-traps-2" = behaviour()
         {
-            return serde_json::from_slice(state).map_err(|error| Failure::internal(error.to_string()));
+            return read();
         }
         Err(Failure::conflict(format!("it was told to refuse schema {from}")))
     }
@@ -291,6 +313,9 @@ fn misbehave(
     with: &Value,
 ) -> Result<(), Failure> {
     let noise = Noise { noise: "x" };
+    if breach::breach(cx, member, how) {
+        return Ok(());
+    }
     match how {
         "spin" => spin(),
         "tired" => greed::rest(),

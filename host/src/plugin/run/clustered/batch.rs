@@ -7,10 +7,11 @@ use roundhouse_contract::Counted;
 
 use super::output::Output;
 use super::questions::Question;
-use super::wire::{WireOutput, encode};
+use super::wire::{WireOutcome, WireOutput, encode};
 use crate::cluster::{self, EventId};
 use crate::model::{ConnId, Failure, NodeId, Payload};
 use crate::plugin::run::durable_change::DurableChange;
+use crate::plugin::run::effect::Fetch;
 use crate::plugin::run::envelope::Envelope;
 use crate::store::Promise;
 
@@ -50,16 +51,34 @@ pub(super) enum Step {
     /// A document is stored.
     Save(Box<Promise>),
     /// An event is done with, and its answer comes later.
-    Later(Box<Envelope>, Later),
+    Later(Box<Envelope>, Box<Later>, Outstanding),
+    /// An event is done with, and gets its answer from the event with the documents that are fetched now.
+    Fetch(Box<Fetching>),
+    /// A forwarded event that was done with before is answered in this batch. What it hears otherwise, should the batch be refused:
+    /// nobody else would answer it.
+    Late(EventId, Option<WireOutcome>),
 }
+
+/// Held until an event is answered that is done with.
+pub(super) type Outstanding = Arc<()>;
 
 /// What is done when a batch is committed, before the sender of an event is answered.
 #[derive(Debug)]
 pub(super) enum Later {
     /// Counts the recipients of the event's emits on all nodes, for this field of the answer.
-    Count { field: Box<str>, of: Counted, question: Question },
+    /// A durable scope is written meanwhile.
+    Count { field: Box<str>, of: Counted, question: Question, change: Option<DurableChange> },
     /// Writes a durable scope.
     Write { change: DurableChange, answer: Payload },
+}
+
+/// An event whose answer comes with documents. They are fetched when it is committed: it is handled again if it is not.
+#[derive(Debug)]
+pub(super) struct Fetching {
+    pub(super) envelope: Envelope,
+    pub(super) fetch: Fetch,
+    pub(super) change: Option<DurableChange>,
+    pub(super) outstanding: Outstanding,
 }
 
 /// A batch that waits for Redis.

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
-use super::batch::{Batch, InFlight, Later, Step};
-use super::node::not_known;
+use super::batch::{Batch, Fetching, InFlight, Later, Outstanding, Step};
+use super::node::{moved, not_known};
 use super::output::Output;
 use super::partitions::{Owned, Phase};
 use super::records::plugins_record;
 use super::wire::{WireOutput, decode, encode, outcome_to_wire};
 use crate::cluster::{Commit, Committed, EventId, Heal, Partition};
 use crate::model::{Failure, NodeId, Payload};
-use crate::plugin::event::ReplyTo;
+use crate::plugin::event::{ReplyTo, Stage};
+use crate::plugin::run::durable_change::DurableChange;
+use crate::plugin::run::effect::Fetch;
 use crate::plugin::run::job::Envelope;
 use crate::plugin::run::state::ThreadState;
 
@@ -30,40 +32,79 @@ impl ThreadState {
             self.mark_told(&envelope);
         }
         let Some(batch) = self.batch_of(&envelope.address.key) else {
-            let Envelope { event, reply, .. } = envelope;
-            // An event of another node is in Redis, for the owner of its scope.
-            if let Some(outcome) = outcome.filter(|_| !matches!(reply, ReplyTo::Node { .. })) {
-                self.shared.answer(event.name(), reply, outcome, &self.wakes);
-            }
-            return;
+            let Envelope { address, event, reply, .. } = envelope;
+            return match (reply, outcome) {
+                (ReplyTo::Node { id, stage: Stage::Fetched }, _) => {
+                    self.pass_late(Partition::of(&address.key), id, Some(Err((&moved()).into())));
+                }
+                // An event of another node is in Redis, for the owner of its scope.
+                (ReplyTo::Node { .. }, _) | (_, None) => {}
+                (reply, Some(outcome)) => self.shared.answer(event.name(), reply, outcome, &self.wakes),
+            };
         };
-        let ReplyTo::Node { id, is_committed } = envelope.reply else {
+        let ReplyTo::Node { id, stage } = envelope.reply else {
             return batch.steps.push(Step::Done(Box::new(envelope), outcome));
         };
-        if !is_committed {
+        let (key, outcome) = (&envelope.address.key, outcome.as_ref().map(outcome_to_wire));
+        match stage {
+            Stage::Waiting => {
+                self.done_with(Partition::of(key), id);
+                self.output(key, [id.origin], Output::Answer { number: id.number, outcome });
+            }
+            Stage::Fetched => self.late(key, id, outcome, Some(Err((&moved()).into()))),
+        }
+    }
+
+    /// Is done with a forwarded event, which needs not be kept from then on when its batch is committed.
+    fn done_with(&mut self, partition: Partition, id: EventId) {
+        let Some(partitions) = &mut self.partitions else { return };
+        if let Some(batch) = partitions.batch(partition) {
             batch.handled.push(id);
         }
-        let outcome = outcome.as_ref().map(outcome_to_wire);
-        let answer = Output::Answer { number: id.number, outcome };
-        self.output(&envelope.address.key, [id.origin], answer);
+        if let Some(owned) = partitions.owned(partition) {
+            owned.unhandled.remove(&id);
+        }
+    }
+
+    /// Is done with a forwarded event that is answered later.
+    fn owe_answer(&mut self, key: &str, id: EventId) {
+        self.done_with(Partition::of(key), id);
+        self.output(key, [id.origin], Output::Underway { number: id.number, owner: self.shared.hub.node() });
     }
 
     /// Is done with an event whose sender is answered later.
-    pub(super) fn settle_later(&mut self, mut envelope: Envelope, later: Later) {
+    pub(super) fn settle_later(&mut self, envelope: Envelope, later: Later) {
+        self.settle_by(envelope, |envelope, outstanding| Step::Later(Box::new(envelope), Box::new(later), outstanding));
+    }
+
+    /// Is done with an event whose sender is answered when documents were fetched.
+    pub(in crate::plugin::run) fn settle_fetching(
+        &mut self,
+        envelope: Envelope,
+        fetch: Fetch,
+        change: Option<DurableChange>,
+    ) {
+        self.settle_by(envelope, |envelope, outstanding| {
+            Step::Fetch(Box::new(Fetching { envelope, fetch, change, outstanding }))
+        });
+    }
+
+    /// Is done with an event that is answered after this step, when its batch is committed.
+    fn settle_by(&mut self, envelope: Envelope, step: impl FnOnce(Envelope, Outstanding) -> Step) {
         self.mark_told(&envelope);
-        let Some(batch) = self.batch_of(&envelope.address.key) else { return };
-        if let ReplyTo::Node { id, is_committed } = &mut envelope.reply
-            && !std::mem::replace(is_committed, true)
-        {
-            batch.handled.push(*id);
+        let Some(outstanding) = self.shared.node.as_ref().map(|node| node.outstanding.clone()) else { return };
+        let key = envelope.address.key.clone();
+        if let ReplyTo::Node { id, stage: Stage::Waiting } = envelope.reply {
+            self.owe_answer(&key, id);
         }
-        batch.steps.push(Step::Later(Box::new(envelope), later));
+        let Some(batch) = self.batch_of(&key) else { return };
+        batch.steps.push(step(envelope, outstanding));
     }
 
     /// Is done with a forwarded event that cannot be handled.
     pub(super) fn refuse_forwarded(&mut self, partition: Partition, id: EventId, failure: &Failure) {
+        self.done_with(partition, id);
         let Some(batch) = self.partitions.as_mut().and_then(|partitions| partitions.batch(partition)) else { return };
-        batch.handled.push(id);
         let outcome = Some(Err(failure.into()));
         batch.send(id.origin, WireOutput::Answer { number: id.number, outcome });
     }
@@ -152,9 +193,6 @@ impl ThreadState {
     fn release(&mut self, partition: Partition, batch: InFlight) {
         let Some(partitions) = &mut self.partitions else { return };
         let node = partitions.node.clone();
-        if let Some(owned) = partitions.owned(partition) {
-            batch.handled.iter().for_each(|id| drop(owned.unhandled.remove(id)));
-        }
         for step in batch.steps {
             match step {
                 Step::Output(output) => self.shared.perform_output(&node, partition, output, &self.wakes),
@@ -167,8 +205,11 @@ impl ThreadState {
                         store.save(vec![*promise]);
                     }
                 }
-                Step::Done(_, None) => {}
-                Step::Later(envelope, later) => self.shared.begin_later(&node, *envelope, later),
+                Step::Later(envelope, later, outstanding) => {
+                    self.shared.begin_later(&node, *envelope, *later, outstanding);
+                }
+                Step::Fetch(fetching) => self.begin_fetch(*fetching),
+                Step::Done(_, None) | Step::Late(..) => {}
             }
         }
     }
@@ -185,10 +226,8 @@ impl ThreadState {
         records.extend(owned.orphans.iter().map(|(field, value)| (field.clone(), Some(value.clone()))));
         owned.sequence += 1;
         owned.healing = Some(owned.sequence);
-        let handled: BTreeSet<_> = owned.in_flight.iter().flat_map(|batch| &batch.handled).copied().collect();
-        let waiting = owned.unhandled.iter().filter(|(id, _)| !handled.contains(id));
         let heal = Heal {
-            waiting: waiting.map(|(id, event)| (*id, event.clone())).collect(),
+            waiting: owned.unhandled.iter().map(|(id, event)| (*id, event.clone())).collect(),
             forwarded: owned.forwarded.clone(),
             taken_at: owned.taken_at,
             commit: Commit {
@@ -213,19 +252,32 @@ impl ThreadState {
         let committed: Vec<_> = owned.take_until(last.unwrap_or(0)).collect();
         committed.into_iter().for_each(|batch| self.release(partition, batch));
         let in_flight = mem::take(&mut owned.in_flight).into_iter().flat_map(|batch| batch.steps);
-        let in_flight: Vec<_> = in_flight.filter_map(Step::event).collect();
-        let mut handed_on = Vec::new();
-        match last {
-            Some(_) => handed_on.extend(in_flight),
-            None => in_flight.into_iter().for_each(|Envelope { event, reply, .. }| {
+        let mut handed_on = self.events_of(partition, in_flight);
+        if last.is_none() {
+            // Other nodes hear by themselves that this one has gone, if their events were committed.
+            for Envelope { event, reply, .. } in mem::take(&mut handed_on) {
                 self.shared.answer(event.name(), reply, Err(not_known()), &self.wakes);
-            }),
+            }
         }
-        handed_on.extend(mem::take(&mut owned.batch).steps.into_iter().filter_map(Step::event));
+        handed_on.extend(self.events_of(partition, mem::take(&mut owned.batch).steps));
         handed_on.extend(self.drop_partition(partition));
         handed_on.into_iter().for_each(|envelope| self.forward(partition, envelope));
         self.handle_waiting(partition);
         self.count_owned();
+    }
+
+    /// The events of steps that are not done. Answers to events that were done with before are given by another way.
+    fn events_of(&self, partition: Partition, steps: impl IntoIterator<Item = Step>) -> Vec<Envelope> {
+        let event = |step| match step {
+            Step::Done(envelope, _) | Step::Later(envelope, ..) => Some(*envelope),
+            Step::Fetch(fetching) => Some(fetching.envelope),
+            Step::Late(id, otherwise) => {
+                self.pass_late(partition, id, otherwise);
+                None
+            }
+            Step::Output(_) | Step::Save(_) => None,
+        };
+        steps.into_iter().filter_map(event).collect()
     }
 
     /// Gives all partitions up: this node is another now.
@@ -236,16 +288,6 @@ impl ThreadState {
             self.lose(partition, None);
             // Of one that was being taken, too.
             self.handle_waiting(partition);
-        }
-    }
-}
-
-impl Step {
-    /// The event that is done with, if it is one.
-    fn event(self) -> Option<Envelope> {
-        match self {
-            Self::Done(envelope, _) | Self::Later(envelope, _) => Some(*envelope),
-            Self::Output(_) | Self::Save(_) => None,
         }
     }
 }

@@ -97,9 +97,9 @@ impl ThreadState {
         }
         let node = self.node_of_sender(visit, connection).unwrap_or(connection.node());
         match &self.partitions {
-            // Wherever it goes on.
+            // Wherever it goes on; or the node is newer than the view, if the event comes from there.
             Some(partitions) if !partitions.view.nodes.contains_key(&node) => {
-                partitions.view.nodes.keys().copied().collect()
+                partitions.view.nodes.keys().copied().chain(visit.origin).collect()
             }
             _ => vec![node],
         }
@@ -180,7 +180,13 @@ impl ThreadState {
             return;
         }
         let (view, me) = (partitions.view.clone(), self.shared.hub.node());
-        let is_gone = |node: NodeId| node != me && !view.nodes.contains_key(&node) && !view.missed.contains(&node);
+        let is_absent = |node: &NodeId| *node != me && !view.nodes.contains_key(node) && !view.missed.contains(node);
+        let members = self.scopes.iter().flat_map(|scope| &scope.members);
+        let nodes = members.flat_map(|(connection, member)| member.nodes(*connection).chain(member.next));
+        let absent = nodes.filter(is_absent).collect();
+        let (gone, others) = partitions.absent.look(absent, &partitions.gone, self.shared.clock.uptime_ms());
+        partitions.is_unchecked = others > 0;
+        let is_gone = |node: NodeId| gone.contains(&node);
         let (mut departures, mut stranded) = (Vec::new(), Vec::new());
         for scope in self.scopes.iter() {
             for (connection, member) in &scope.members {
@@ -193,6 +199,9 @@ impl ThreadState {
                 let event = Event::Left { member, reason: LeftReason::Disconnected, is_gone: true };
                 departures.push(Envelope::without_reply(scope.plugin.clone(), scope.address.clone(), event));
             }
+        }
+        if !departures.is_empty() {
+            tracing::debug!(n = departures.len(), nodes = ?gone, "members of scopes have left with their nodes");
         }
         for departure in departures {
             self.handle(departure);

@@ -1,14 +1,18 @@
 //! This host as a node of a cluster: what its threads share.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::operators::{Blocking, Builds};
 use super::pending::{Asks, Forwarding};
 use super::transfers::Transfers;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Partition};
 use crate::model::{ErrorCode, Failure, NodeId};
 use crate::protocol::Outgoing;
+
+/// How often a node is asked that does not answer, though it lives.
+const MAX_ATTEMPTS: usize = 30;
 
 /// This host as a node of a cluster.
 #[derive(Debug)]
@@ -20,6 +24,9 @@ pub(crate) struct Node {
     /// How many partitions each plugin thread owns.
     owned: Vec<AtomicUsize>,
     pub(crate) revisions: Revisions,
+    is_leaving: AtomicBool,
+    /// Cloned for each event that is done with and not answered.
+    pub(super) outstanding: Arc<()>,
     builds: OnceLock<Box<dyn Builds>>,
     blocking: OnceLock<Box<dyn Blocking>>,
 }
@@ -62,6 +69,8 @@ impl Node {
             transfers: Transfers::default(),
             owned,
             revisions: Revisions::default(),
+            is_leaving: AtomicBool::new(false),
+            outstanding: Arc::default(),
             builds: OnceLock::new(),
             blocking: OnceLock::new(),
         }
@@ -97,10 +106,61 @@ impl Node {
         self.owned[thread].store(n, Ordering::Relaxed);
     }
 
+    /// The name of the node that is to own a scope.
+    pub(crate) fn owner_of(&self, key: &str) -> Option<String> {
+        let view = self.cluster.view();
+        let owner = Partition::of(key).owner(&view)?;
+        Some(view.nodes.get(&owner)?.name.clone())
+    }
+
+    /// Whether this node owes an answer to an event that is done with, or waits for one.
+    pub(crate) fn has_outstanding_answers(&self) -> bool {
+        Arc::strong_count(&self.outstanding) > 1 || self.forwarding.awaits_answers()
+    }
+
+    /// From now on events of other nodes are left to the next owners of their scopes.
+    pub(crate) fn begin_to_leave(&self) {
+        self.is_leaving.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Relaxed)
+    }
+
+    /// Asks a node until it has answered or gone. Only for what may be done twice.
+    pub(super) fn insist(&self, to: NodeId, question: Vec<u8>, within: Duration) {
+        let cluster = self.cluster.clone();
+        self.cluster.spawn(async move {
+            let mut attempts = 0;
+            while attempts < MAX_ATTEMPTS {
+                // Without Redis nobody hears.
+                attempts += usize::from(cluster.is_up());
+                let answers = cluster.ask(vec![to], question.clone(), within).await;
+                if answers.iter().any(|(_, answer)| answer.is_some()) || !cluster.view().nodes.contains_key(&to) {
+                    return;
+                }
+            }
+            tracing::warn!(node = to.0, "a node that lives does not hear what became of its event");
+        });
+    }
+
     /// The number of partitions that this node owns.
     pub(crate) fn n_owned(&self) -> usize {
         self.owned.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
+}
+
+/// The failure of a committed event whose documents come when another node owns its scope.
+pub(super) fn moved() -> Failure {
+    let message =
+        "it was handled, but its scope has moved to another node before the answer: look before you try again";
+    Failure::new(ErrorCode::FeatureUnavailable, message)
+}
+
+/// The failure of an event that a node has handled that has gone before it answered.
+pub(super) fn no_answer() -> Failure {
+    let message = "it was handled, but the node that was to answer has gone: look before you try again";
+    Failure::new(ErrorCode::FeatureUnavailable, message)
 }
 
 /// The failure of an event of which it is not known whether it was handled.

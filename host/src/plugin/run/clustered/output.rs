@@ -9,7 +9,7 @@ use super::pending::Owed;
 use super::wire::{WireOutcome, WireOutput, WireScope, close_code, outcome_of_wire};
 use crate::cluster::Partition;
 use crate::hub::{Audience, Joined, Publication, ShardCommand, WakeBatch};
-use crate::model::{CloseCode, ConnId, Identity, Payload};
+use crate::model::{CloseCode, ConnId, Identity, NodeId, Payload};
 use crate::plugin::event::{AckMissing, Event, LeftReason, Member};
 use crate::plugin::load::catalogue::Plugin;
 use crate::plugin::run::job::Envelope;
@@ -63,6 +63,11 @@ pub(super) enum Output {
         number: u64,
         outcome: Option<WireOutcome>,
     },
+    /// See [`WireOutput::Underway`].
+    Underway {
+        number: u64,
+        owner: NodeId,
+    },
 }
 
 impl Output {
@@ -100,6 +105,7 @@ impl Output {
                 WireOutput::Placed { connection: connection.to_bits(), scope: scope.clone() }
             }
             Self::Answer { number, outcome } => WireOutput::Answer { number: *number, outcome: outcome.clone() },
+            Self::Underway { number, owner } => WireOutput::Underway { number: *number, owner: owner.0 },
         }
     }
 
@@ -116,7 +122,7 @@ impl Output {
             | Self::Watch { connection, .. }
             | Self::Unwatch { connection, .. }
             | Self::Close { connection, .. } => Some(*connection),
-            Self::Placed { .. } | Self::Answer { .. } => None,
+            Self::Placed { .. } | Self::Answer { .. } | Self::Underway { .. } => None,
         }
     }
 
@@ -144,6 +150,7 @@ impl Output {
             }
             WireOutput::Placed { connection, scope } => Self::Placed { connection: id(connection), scope },
             WireOutput::Answer { number, outcome } => Self::Answer { number, outcome },
+            WireOutput::Underway { number, owner } => Self::Underway { number, owner: NodeId(owner) },
         })
     }
 }
@@ -199,6 +206,7 @@ impl Shared {
                     self.answer(forwarded.event.name(), forwarded.reply, outcome_of_wire(outcome), wakes);
                 }
             }
+            Output::Underway { number, owner } => node.forwarding.underway(partition, number, owner),
         }
     }
 

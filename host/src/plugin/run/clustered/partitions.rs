@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::batch::{Batch, InFlight, ScopeId};
 use super::node::Node;
-use crate::cluster::{EventId, Partition, Snapshot, View};
+use crate::cluster::{ABSENT_MS, EventId, Partition, Snapshot, View};
 use crate::model::{ConnId, NodeId};
-use crate::plugin::event::ReplyTo;
+use crate::plugin::event::{ReplyTo, Stage};
 use crate::plugin::run::envelope::Envelope;
 
 /// The most batches of a partition that wait for Redis. Further events wait themselves.
@@ -24,6 +24,8 @@ pub(crate) struct Partitions {
     pub(super) view: Arc<View>,
     /// Nodes that were in the view and are not any more, which get nothing.
     pub(super) gone: HashSet<NodeId>,
+    /// The nodes of members that were not in the view when that was looked at last.
+    pub(super) absent: Absent,
     /// Whether members have come since the nodes were last compared with them, whose nodes may be gone.
     pub(super) is_unchecked: bool,
     /// The names of plugins, by number.
@@ -34,6 +36,30 @@ pub(crate) struct Partitions {
     pub(super) has_deadline: bool,
     /// The scopes of each member whose nodes have all gone, from when one was asked for until the nodes change.
     pub(super) orphaned: Option<HashMap<ConnId, Vec<ScopeId>>>,
+}
+
+/// Nodes of members that are not in the view, each with since when, in milliseconds of uptime: they have gone, or are newer than the
+/// view.
+#[derive(Debug, Default)]
+pub(super) struct Absent(HashMap<NodeId, u64>);
+
+impl Absent {
+    /// Takes in the nodes that are absent now. Returns those that have gone: they were in a view, or have been absent for long. The
+    /// number of the others, which are to be looked at again, comes with them.
+    pub(super) fn look(
+        &mut self,
+        absent: HashSet<NodeId>,
+        were_in_view: &HashSet<NodeId>,
+        now: u64,
+    ) -> (HashSet<NodeId>, usize) {
+        self.0.retain(|node, _| absent.contains(node));
+        let is_gone = |node: &NodeId| {
+            let since = *self.0.entry(*node).or_insert(now);
+            were_in_view.contains(node) || now >= since + ABSENT_MS
+        };
+        let (gone, others): (HashSet<_>, HashSet<_>) = absent.into_iter().partition(is_gone);
+        (gone, others.len())
+    }
 }
 
 /// A partition.
@@ -87,6 +113,7 @@ impl Partitions {
             is_up: true,
             view: Arc::default(),
             gone: HashSet::new(),
+            absent: Absent::default(),
             is_unchecked: false,
             names: HashMap::new(),
             open: Vec::new(),
@@ -140,7 +167,7 @@ impl Owned {
     /// Whether the event of this reply is still to be handled here. Another owner may have had it meanwhile.
     pub(super) fn has_yet_to_handle(&self, reply: &ReplyTo) -> bool {
         match reply {
-            ReplyTo::Node { id, is_committed: false } => self.unhandled.contains_key(id),
+            ReplyTo::Node { id, stage: Stage::Waiting } => self.unhandled.contains_key(id),
             _ => true,
         }
     }
@@ -148,5 +175,20 @@ impl Owned {
     /// Whether an event can be handled now.
     pub(super) fn is_ready(&self) -> bool {
         self.in_flight.len() < MAX_IN_FLIGHT && self.healing.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_that_was_never_in_a_view_has_gone_after_a_while() {
+        let nodes = |numbers: &[u16]| -> HashSet<NodeId> { numbers.iter().map(|number| NodeId(*number)).collect() };
+        let mut absent = Absent::default();
+        let mut look = |now, numbers| absent.look(nodes(numbers), &nodes(&[1]), now);
+        assert_eq!(look(0, &[1, 2, 3]), (nodes(&[1]), 2));
+        assert_eq!(look(ABSENT_MS - 1, &[2]), (nodes(&[]), 1), "the third had just come");
+        assert_eq!(look(ABSENT_MS, &[2, 3]), (nodes(&[2]), 1));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::wire::WireScope;
-use crate::cluster::{Cluster, Partition};
+use crate::cluster::{ABSENT_MS, Cluster, Partition, View};
 use crate::model::{ConnId, NodeId};
 use crate::plugin::event::{Event, ReplyTo};
 
@@ -21,6 +21,16 @@ pub(crate) struct Forwarding {
 struct Table {
     last: u64,
     waiting: BTreeMap<u64, Forwarded>,
+    /// Those of `waiting` that are committed, whose answer comes later.
+    underway: HashMap<u64, Underway>,
+}
+
+/// A committed event that its owner has yet to answer.
+#[derive(Debug)]
+struct Underway {
+    owner: NodeId,
+    /// Since when the owner is not in the view, in milliseconds of uptime. It may be newer than the view.
+    absent_since: Option<u64>,
 }
 
 /// An event that was forwarded. It keeps its place in the backlogs of its sender and its feature.
@@ -64,12 +74,45 @@ impl Forwarding {
 
     /// An event's owner is done with it.
     pub(super) fn done(&self, partition: Partition, number: u64) -> Option<Forwarded> {
-        self.table(partition).waiting.remove(&number)
+        let mut table = self.table(partition);
+        table.underway.remove(&number);
+        table.waiting.remove(&number)
+    }
+
+    /// An event is committed, and `owner` answers it later.
+    pub(super) fn underway(&self, partition: Partition, number: u64, owner: NodeId) {
+        let mut table = self.table(partition);
+        if table.waiting.contains_key(&number) {
+            table.underway.insert(number, Underway { owner, absent_since: None });
+        }
+    }
+
+    /// Takes the committed events of a partition whose owners have gone: nobody else can answer them.
+    pub(super) fn take_abandoned(&self, partition: Partition, view: &View, now: u64) -> Vec<Forwarded> {
+        let mut table = self.table(partition);
+        let is_abandoned = |_: &u64, underway: &mut Underway| {
+            let is_absent = !view.nodes.contains_key(&underway.owner);
+            let since = *underway.absent_since.get_or_insert(now);
+            underway.absent_since.take_if(|_| !is_absent);
+            is_absent && now >= since + ABSENT_MS
+        };
+        let abandoned: Vec<_> = table.underway.extract_if(is_abandoned).map(|(number, _)| number).collect();
+        abandoned.iter().filter_map(|number| table.waiting.remove(number)).collect()
+    }
+
+    /// Whether anybody waits for the answer to an event.
+    pub(super) fn awaits_answers(&self) -> bool {
+        let awaits = |forwarded: &Forwarded| !matches!(forwarded.reply, ReplyTo::Nobody);
+        Partition::all().any(|partition| self.table(partition).waiting.values().any(awaits))
     }
 
     /// Takes all events: the node has another number. It counts on, so that no number has two events.
     pub(super) fn take_all(&self) -> Vec<Forwarded> {
-        let take = |partition| std::mem::take(&mut self.table(partition).waiting).into_values();
+        let take = |partition| {
+            let mut table = self.table(partition);
+            table.underway.clear();
+            std::mem::take(&mut table.waiting).into_values()
+        };
         Partition::all().flat_map(take).collect()
     }
 }

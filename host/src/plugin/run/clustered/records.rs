@@ -77,7 +77,7 @@ pub(super) fn plugins_of(records: &[(Vec<u8>, Vec<u8>)]) -> u64 {
 }
 
 fn state_record(scope: &Scope) -> Vec<u8> {
-    let of = |state: &crate::plugin::load::migrate::State| (state.version, Blob(state.bytes.clone()));
+    let of = |state: &crate::plugin::load::migrate::State| (state.version, Blob(state.bytes.to_vec()));
     let (state, before) = (scope.state.as_ref().map(of), scope.previous_schema_state.as_ref().map(of));
     encode(&WireState { state, before, sequence: scope.sequence })
 }

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::node::moved;
 use super::partitions::Phase;
 use super::wire::{WireEnvelope, WireEvent, encode};
 use crate::cluster::Partition;
-use crate::plugin::event::{Event, ReplyTo};
+use crate::plugin::event::{Event, ReplyTo, Stage};
 use crate::plugin::run::deadlines::Due;
 use crate::plugin::run::envelope::Envelope;
 use crate::plugin::run::shared::unavailable;
@@ -54,14 +55,17 @@ impl ThreadState {
     pub(super) fn forward(&mut self, partition: Partition, envelope: Envelope) {
         let Some(node) = self.partitions.as_ref().map(|partitions| partitions.node.clone()) else { return };
         let Envelope { plugin, address, event, reply } = envelope;
-        if matches!(reply, ReplyTo::Node { .. }) {
+        match reply {
+            ReplyTo::Node { id, stage: Stage::Fetched } => {
+                return self.pass_late(partition, id, Some(Err((&moved()).into())));
+            }
             // It is in Redis, for the next owner.
-            return;
+            ReplyTo::Node { .. } => return,
+            _ => {}
         }
         let Some(wire) = WireEvent::of(&event) else {
             if matches!(event, Event::Fetched { .. }) {
-                let failure = unavailable("the scope has moved to another node: ask again".to_owned());
-                self.shared.answer(event.name(), reply, Err(failure), &self.wakes);
+                self.shared.answer(event.name(), reply, Err(moved()), &self.wakes);
             }
             // Others are the owner's: a timer is in Redis, for the next.
             return;
@@ -69,6 +73,11 @@ impl ThreadState {
         let bytes =
             encode(&WireEnvelope { plugin: plugin.name.as_str().into(), scope: (*address.key).into(), event: wire });
         node.forwarding.forward(&node.cluster, partition, bytes.into(), event, reply);
+    }
+
+    fn has_yet_to_handle(&mut self, partition: Partition, envelope: &Envelope) -> bool {
+        let owned = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition));
+        owned.is_none_or(|owned| owned.has_yet_to_handle(&envelope.reply))
     }
 
     /// Handles or forwards the events that wait, as far as is possible now.
@@ -88,6 +97,8 @@ impl ThreadState {
             let is_owned = matches!(slot.phase, Phase::Owned(_));
             let Some((_, envelope)) = slot.waiting.pop_front() else { return };
             match is_owned {
+                // Another copy of it may have been handled meanwhile.
+                true if !self.has_yet_to_handle(partition, &envelope) => {}
                 true => self.handle_here(envelope),
                 false => self.forward(partition, envelope),
             }

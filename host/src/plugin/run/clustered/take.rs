@@ -7,14 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::news::News;
+use super::node::no_answer;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
+use super::pending::Forwarded;
 use super::records::{Subject, is_plugins, parse, plugins_of};
-use super::wire::{WireAsk, WireEnvelope, WireMembership, WireOutput, WireState, WireTimer, decode};
+use super::wire::{
+    WireAsk, WireEnvelope, WireMembership, WireOutcome, WireOutput, WireState, WireTimer, decode, outcome_to_wire,
+};
 use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
 use crate::ledger::Charge;
 use crate::model::{ConnId, ErrorCode, Failure, Identity, NodeId};
-use crate::plugin::event::{Flow, ReplyTo};
+use crate::plugin::event::{Flow, ReplyTo, Stage};
 use crate::plugin::load::migrate::State;
 use crate::plugin::run::acks::PendingAck;
 use crate::plugin::run::deadlines::Due;
@@ -40,7 +44,11 @@ impl ThreadState {
             News::View(view) => self.view(view),
             News::Output { partition, output } => self.perform_outputs(partition, &output),
             News::Settle(envelope, failure) => self.settle(*envelope, Some(Err(failure))),
-            News::Late { key, id, outcome } => self.late(&key, id, &outcome),
+            News::Late { key, id, outcome } => {
+                let outcome = Some(outcome_to_wire(&outcome));
+                self.late(&key, id, outcome.clone(), outcome);
+                self.flush_if_full(Partition::of(&key));
+            }
             News::Reachable(is_up) => {
                 let Some(partitions) = &mut self.partitions else { return };
                 partitions.is_up = is_up;
@@ -69,6 +77,10 @@ impl ThreadState {
         partitions.gone.extend(before.nodes.keys().filter(|node| !partitions.view.nodes.contains_key(node)));
         partitions.gone.retain(|node| !partitions.view.nodes.contains_key(node));
         for partition in Partition::all().filter(|partition| usize::from(partition.0) % n_threads == index) {
+            let (node, now) = (&partitions.node, self.shared.clock.uptime_ms());
+            for Forwarded { event, reply, .. } in node.forwarding.take_abandoned(partition, &partitions.view, now) {
+                self.shared.answer(event.name(), reply, Err(no_answer()), &self.wakes);
+            }
             let is_mine = partition.owner(&partitions.view) == Some(me);
             let slot = partitions.slot(partition);
             if is_mine && matches!(slot.phase, Phase::Foreign) {
@@ -107,6 +119,7 @@ impl ThreadState {
         partitions.is_unchecked = true;
         partitions.orphaned = None;
         self.restore_records(partition, records.into_iter().filter(|(field, _)| !is_plugins(field)));
+        self.migrate_soon();
         // The events that were forwarded came before those that wait here.
         let now = self.shared.clock.uptime_ms();
         let earlier: VecDeque<_> =
@@ -165,6 +178,7 @@ impl ThreadState {
 
     /// Takes in an event that another node forwarded.
     fn forwarded(&mut self, partition: Partition, id: EventId, event: &Bytes) {
+        let is_leaving = self.shared.node.as_ref().is_some_and(|node| node.is_leaving());
         let slot = self.partitions.as_mut().map(|partitions| partitions.slot(partition));
         if let Some(held) = slot.and_then(|slot| slot.held.as_mut()) {
             held.forwarded.insert(id.origin, id.number);
@@ -174,6 +188,9 @@ impl ThreadState {
         let Some(owned) = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition)) else { return };
         owned.forwarded.insert(id.origin, id.number);
         owned.unhandled.insert(id, event.clone());
+        if is_leaving {
+            return;
+        }
         if let Some(envelope) = self.envelope(partition, id, event) {
             self.handle(envelope);
             self.flush_if_full(partition);
@@ -186,7 +203,7 @@ impl ThreadState {
             Ok(WireEnvelope { plugin: name, scope, event }) => match (self.shared.plugin(&name), event.into_event()) {
                 (Some(plugin), Ok(event)) => match plugin.current().manifest.scope_of_key(&scope) {
                     Some((_, address)) => {
-                        let reply = ReplyTo::Node { id, is_committed: false };
+                        let reply = ReplyTo::Node { id, stage: Stage::Waiting };
                         return Some(Envelope { plugin, address, event, reply });
                     }
                     None => unavailable(format!("the feature {name} has no scope {scope} on the node that owns it")),
@@ -249,10 +266,12 @@ impl ThreadState {
                 let failure = unavailable("the feature does not run on the node that owns the scope".to_owned());
                 // Its scope is as it was, so nothing of it is committed but that it is done with.
                 match reply {
-                    ReplyTo::Node { id, is_committed } => {
-                        if !is_committed {
-                            self.refuse_forwarded(Partition::of(&address.key), id, &failure);
-                        }
+                    ReplyTo::Node { id, stage: Stage::Waiting } => {
+                        self.refuse_forwarded(Partition::of(&address.key), id, &failure);
+                    }
+                    ReplyTo::Node { id, .. } => {
+                        let failure: Option<WireOutcome> = Some(Err((&failure).into()));
+                        self.late(&address.key, id, failure.clone(), failure);
                     }
                     reply => self.shared.answer(event.name(), reply, Err(failure), &self.wakes),
                 }
@@ -302,7 +321,7 @@ impl ThreadState {
         match parse(field) {
             Some((_, _, Subject::State)) => {
                 let WireState { state, before, sequence } = decode(value)?;
-                let of = |(version, bytes): (u32, super::wire::Blob)| State { version, bytes: bytes.0 };
+                let of = |(version, bytes): (u32, super::wire::Blob)| State { version, bytes: bytes.0.into() };
                 (scope.state, scope.previous_schema_state) = (state.map(of), before.map(of));
                 scope.sequence = sequence;
             }

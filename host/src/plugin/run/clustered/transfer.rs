@@ -202,7 +202,7 @@ impl Shared {
         let Some(to) = node.transfers.node_of(*connection) else { return Some((reply, outcome)) };
         let outcome = outcome_to_wire(&outcome);
         let answer = WireLateAnswer { connection: connection.to_bits(), event: event.into(), id: *id, outcome };
-        self.tell_node(node, to, Question::Answer(answer));
+        node.insist(to, encode(&Question::Answer(answer)), ANSWER_WITHIN);
         None
     }
 

@@ -446,6 +446,11 @@ pub(crate) enum WireOutput {
         connection: u64,
         scope: WireScope,
     },
+    /// A forwarded event of the node is committed, and this owner has yet to answer it.
+    Underway {
+        number: u64,
+        owner: u16,
+    },
 }
 
 /// The close code of this number.
