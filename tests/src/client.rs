@@ -7,17 +7,28 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::Request;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::{Request, Response};
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 use crate::{SILENCE, TIMEOUT, eventually};
+
+/// A WebSocket over TCP.
+pub(crate) type WebSocket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Opens a WebSocket as browsers do, without Nagle's algorithm (RFC 896): with the delayed acknowledgements of TCP (RFC 1122) it
+/// holds the second of two small frames up for 40 ms.
+pub(crate) async fn open_websocket(
+    request: impl IntoClientRequest + Unpin,
+) -> Result<(WebSocket, Response<Option<Vec<u8>>>), Error> {
+    connect_async_with_config(request, None, true).await
+}
 
 /// A connection that sends and receives JSON objects.
 #[derive(Debug)]
 pub struct TestClient {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocket,
     /// The `data` of the first frame.
     pub connected: Value,
     /// Frames that arrived while another was waited for.
@@ -55,7 +66,7 @@ impl TestClient {
     /// Opens a WebSocket with a request, and waits for no frame.
     pub async fn open(request: Request<()>) -> Self {
         let (socket, _) =
-            timeout(TIMEOUT, connect_async(request)).await.expect("the handshake in time").expect("a handshake");
+            timeout(TIMEOUT, open_websocket(request)).await.expect("the handshake in time").expect("a handshake");
         Self { socket, connected: Value::Null, kept_frames: VecDeque::new(), last_id: 0 }
     }
 

@@ -15,9 +15,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Request};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::client::{self, Closed};
+use crate::client::{self, Closed, WebSocket, open_websocket};
 use crate::{Answer, TIMEOUT, http};
 
 /// The default path of Socket.IO, with the only supported version of Engine.IO.
@@ -186,7 +185,7 @@ pub fn with_headers(url: &str, headers: &[(&str, &str)]) -> Request<()> {
 /// A session on a WebSocket, from its beginning or after an upgrade.
 #[derive(Debug)]
 pub struct EngineSocket {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocket,
     /// The open packet, if the session began on this WebSocket.
     pub open: Value,
     /// Packets that were received by polling, or while another was waited for.
@@ -232,7 +231,7 @@ impl EngineSocket {
     }
 
     async fn dial(request: Request<()>) -> Self {
-        let handshake = timeout(TIMEOUT, connect_async(request)).await.expect("the handshake in time");
+        let handshake = timeout(TIMEOUT, open_websocket(request)).await.expect("the handshake in time");
         let (socket, _) = handshake.expect("a handshake");
         Self { socket, open: Value::Null, received: VecDeque::new() }
     }

@@ -176,8 +176,17 @@ impl TestPostgres {
 
     /// Keeps all from writing a table until what is returned is dropped.
     pub fn block_writes(&self, table: &str) -> BlockedTable {
+        self.lock(table, "SHARE")
+    }
+
+    /// Keeps all from reading and writing a table until what is returned is dropped.
+    pub fn block_reads(&self, table: &str) -> BlockedTable {
+        self.lock(table, "ACCESS EXCLUSIVE")
+    }
+
+    fn lock(&self, table: &str, mode: &str) -> BlockedTable {
         let ((blocked, waiting), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
-        let (url, lock) = (self.url(), format!("LOCK TABLE {table} IN SHARE MODE"));
+        let (url, lock) = (self.url(), format!("LOCK TABLE {table} IN {mode} MODE"));
         // A thread of its own: client and test may each have a runtime.
         let thread = thread::spawn(move || {
             let mut client = postgres::Client::connect(&url, postgres::NoTls).expect("the server accepts connections");

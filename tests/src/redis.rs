@@ -155,7 +155,9 @@ impl TestRedis {
     fn run(&mut self) {
         let appends = if self.persistence == Persistence::AppendOnly { "yes" } else { "no" };
         let port = self.port.to_string();
-        let mut arguments = vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends];
+        // The server is killed and not the machine, so what it has written is safe with the kernel. A slow disk must not hold it up.
+        let mut arguments =
+            vec!["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", appends, "--appendfsync", "no"];
         // A replica is served at once, and not after five seconds in which others might come.
         arguments.extend(["--repl-diskless-sync-delay", "0"]);
         if let Some(password) = self.password {

@@ -200,12 +200,18 @@ impl Link {
         Ok(spawn_essential(thread, move || runtime.block_on(self.serve()))?)
     }
 
-    /// Sees who else is there.
+    /// Sees who else is there. In an empty Redis that takes as long as others may need to put back what they know.
     async fn look_around(&mut self) -> anyhow::Result<()> {
-        self.beat();
-        let (ops, answers) = self.send().await;
-        for (op, answer) in ops.into_iter().zip(answers?) {
-            self.answered(op, &answer).await?;
+        let mut beat = ticks(Duration::from_millis(BEAT_MS));
+        while self.status.view.load().nodes.is_empty() {
+            beat.tick().await;
+            self.beat();
+            while !self.outgoing.is_empty() {
+                let (ops, answers) = self.send().await;
+                for (op, answer) in ops.into_iter().zip(answers?) {
+                    self.answered(op, &answer).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Agents on different hosts see each other as if there were one.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use roundhouse_tests::{SILENCE, TestClient};
+use roundhouse_tests::{SILENCE, TIMEOUT, TestClient};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -127,4 +128,43 @@ async fn balancer_leads_to_hosts_that_live() {
     let url = format!("{}/ws?token={}", balancer.ws(), roundhouse_tests::TestCluster::token("ana"));
     let mut ana = TestClient::connect_to(&url).await;
     assert_eq!(view(&mut ana).await, ["ana"]);
+}
+
+/// The host that starts knows of no other until those have put themselves back.
+#[tokio::test]
+async fn agents_stay_when_a_host_starts_into_an_emptied_redis() {
+    let Some(mut cluster) = cluster("agents_stay_when_a_host_starts_into_an_emptied_redis", 3).await else { return };
+    cluster.kill(2);
+    cluster.wait_until_whole().await;
+    let (mut ana, mut ben) = (cluster.client(0, "ana").await, cluster.client(1, "ben").await);
+    let tickets: Vec<_> = (0..30).map(|n| json!({ "ticketId": format!("t{n}") })).collect();
+    for ticket in &tickets {
+        ana.emit_with_ack("ticket:view", ticket.clone()).await.unwrap();
+    }
+    for node in [0, 1] {
+        cluster.suspend(node);
+    }
+    cluster.redis().restart_empty();
+    let (port, pids) = (cluster.redis().port(), [0, 1].map(|node| cluster.host(node).pid()));
+    let resuming = std::thread::spawn(move || resume_when_a_node_has_registered(port, &pids));
+    cluster.start_again(2);
+    resuming.join().unwrap();
+    cluster.wait_until_whole().await;
+    for ticket in &tickets {
+        let list = ben.emit_with_ack("ticket:view", ticket.clone()).await.unwrap();
+        assert_eq!(agents(&list), ["ana", "ben"], "{ticket}");
+    }
+}
+
+fn resume_when_a_node_has_registered(redis: u16, hosts: &[u32]) {
+    let port = redis.to_string();
+    let keys = || Command::new("redis-cli").args(["-p", &port, "KEYS", "*"]).output().unwrap().stdout;
+    let deadline = Instant::now() + TIMEOUT;
+    while !String::from_utf8_lossy(&keys()).contains("nodes") {
+        assert!(Instant::now() < deadline, "no node registers");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for host in hosts {
+        assert!(Command::new("kill").args(["-CONT", &host.to_string()]).status().unwrap().success());
+    }
 }

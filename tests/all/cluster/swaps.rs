@@ -180,6 +180,22 @@ async fn plugins_are_put_back_after_redis_lost_all() {
 }
 
 #[tokio::test]
+async fn load_right_after_redis_lost_all_is_taken() {
+    let Some(mut cluster) = cluster("load_right_after_redis_lost_all_is_taken", 2).await else { return };
+    cluster.host(0).load("hostile", hostile("durable")).await;
+    wait_for_generation(&cluster, "hostile", 1).await;
+    cluster.redis().restart_empty();
+    eventually("the hosts are back at Redis", async || {
+        let (one, other) = (cluster.report(0).await, cluster.report(1).await);
+        (one["redis"] == "up" && other["redis"] == "up").then_some(())
+    })
+    .await;
+    cluster.host(1).load("hostile", relabelled(&hostile("durable"), "2")).await;
+    wait_for_generation(&cluster, "hostile", 2).await;
+    count_all(&cluster, 1).await;
+}
+
+#[tokio::test]
 async fn block_on_one_host_keeps_out_on_all() {
     let Some(cluster) = cluster("block_on_one_host_keeps_out_on_all", 2).await else { return };
     let (mut here, mut there) = (cluster.client(0, "ana").await, cluster.client(1, "ana").await);

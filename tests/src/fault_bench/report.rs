@@ -64,7 +64,6 @@ impl fmt::Display for Report {
 }
 
 /// The end of a run that violated an invariant.
-#[derive(Debug)]
 pub struct Failure {
     /// The invariant.
     violation: Violation,
@@ -95,6 +94,13 @@ impl fmt::Display for Failure {
         writeln!(f, "VIOLATED: {}", self.violation.invariant)?;
         writeln!(f, "{}", self.violation.what)?;
         write!(f, "{}", self.report)
+    }
+}
+
+/// As it is displayed: a test that returns it tells the story.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

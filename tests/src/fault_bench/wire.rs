@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::balancer::NODE_HEADER;
+use crate::client::{WebSocket, open_websocket};
 
 /// The time-out of a handshake, and of a write.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -17,7 +16,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection with the plain protocol.
 #[derive(Debug)]
 pub(super) struct Wire {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: WebSocket,
     /// The host, if the load balancer said which.
     pub(super) node: Option<usize>,
 }
@@ -37,7 +36,7 @@ impl Wire {
     /// # Errors
     /// If that fails, or takes too long, with the reason.
     pub(super) async fn open(ws: &str, token: &str) -> Result<Self, String> {
-        let connected = timeout(TIMEOUT, connect_async(format!("{ws}/ws?token={token}"))).await;
+        let connected = timeout(TIMEOUT, open_websocket(format!("{ws}/ws?token={token}"))).await;
         let (socket, answer) = connected.map_err(|_| "no handshake in time")?.map_err(|error| error.to_string())?;
         let node = answer.headers().get(NODE_HEADER).and_then(|name| name.to_str().ok()?.parse().ok());
         Ok(Self { socket, node })

@@ -30,7 +30,11 @@ impl Link {
         cmd.arg(&self.registered).arg(random_text()).arg(begin).arg(keys.news());
         cmd.arg([random_bytes(), random_bytes()].concat());
         let answer = self.connection.redis.ask(&cmd).await?;
-        let [number, run, secret] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
+        let [number, run, secret, began] = ops::items(&answer)? else { bail!("Redis answers {answer:?}") };
+        if ops::number(began)? > 0 {
+            // The cluster is new, or Redis has lost it, and the others have yet to put it back.
+            self.settles_at = self.now() + SETTLE_MS;
+        }
         self.status.secret.store(Arc::new(ops::octets(secret)?.to_vec()));
         (self.me, self.run) = (NodeId(u16::try_from(ops::number(number)?)?), ops::octets(run)?.to_vec());
         self.status.me.store(self.me.0, Ordering::Release);

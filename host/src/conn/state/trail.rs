@@ -19,7 +19,7 @@ const MAX_TARGETS: usize = 65_536;
 /// What happened on a shard.
 #[derive(Debug)]
 enum Step {
-    Delivered(Box<Delivered>),
+    Delivered(Delivered),
     Joined(ConnId, MemberList),
     Left(ConnId, MemberList),
 }
@@ -57,12 +57,12 @@ impl Trail {
 
     pub(super) fn delivered(&mut self, delivery: Delivery) {
         let Delivery { to, except, outgoing, .. } = delivery;
-        self.push(Step::Delivered(Box::new(Delivered { to, except, traced: traced(&outgoing) })));
+        self.push(Step::Delivered(Delivered { to, except, traced: traced(&outgoing) }));
     }
 
     pub(super) fn asked(&mut self, connection: ConnId, outgoing: &Outgoing) {
         let to = vec![Target::Connection(connection)];
-        self.push(Step::Delivered(Box::new(Delivered { to, except: Vec::new(), traced: traced(outgoing) })));
+        self.push(Step::Delivered(Delivered { to, except: Vec::new(), traced: traced(outgoing) }));
     }
 
     pub(super) fn joined(&mut self, connection: ConnId, list: MemberList) {
@@ -89,7 +89,7 @@ impl Trail {
                         Target::Connection(id) => *id == connection,
                         Target::All => lists.contains(&MemberList::All),
                     };
-                    let Delivered { to, except, traced } = &**delivered;
+                    let Delivered { to, except, traced } = delivered;
                     if to.iter().any(is_in) && !except.iter().any(is_in) {
                         found.push(traced.clone());
                     }

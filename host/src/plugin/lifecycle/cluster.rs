@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use semver::Version;
@@ -26,6 +26,10 @@ use crate::plugin::run::clustered::questions::{ANSWER_WITHIN, Question, Reply};
 
 /// The time that another node may take to try a build: it compiles it.
 const TRY_WITHIN: Duration = Duration::from_secs(30);
+
+/// The time that nodes may take to put the registry back, and between two looks at it.
+const PUT_BACK_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Lifecycle {
     /// Adds to reports which nodes of the cluster run another build.
@@ -177,6 +181,7 @@ impl Lifecycle {
         let digests = |record: &Record| record.installed().map(|one| one.digest.clone()).collect::<BTreeSet<_>>();
         let dropped: Vec<_> = digests(before).difference(&digests(record)).cloned().collect();
         let known = self.store.records().iter().map(|record| record.revision).max().unwrap_or(0);
+        self.wait_until_put_back(registry, known)?;
         registry.change(&Proposal {
             name: &record.name,
             before: before.revision,
@@ -186,6 +191,14 @@ impl Lifecycle {
             components: &components,
             dropped: &dropped,
         })
+    }
+
+    /// Waits until the nodes have put back what Redis has lost of the registry, which they do together: of a record the newest
+    /// has to be there before it is changed.
+    fn wait_until_put_back(&self, registry: &Registry, known: u64) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PUT_BACK_WITHIN;
+        while registry.read()?.revision < known && Instant::now() < deadline && self.threads.pause(LOOK_AGAIN) {}
+        Ok(())
     }
 
     /// Sees to it that the cluster has the components of a record. Returns their digests.

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn plugin_that_fails_on_after_its_quarantine_is_back_in_it_soon() {
+    fn failing_plugin_is_quarantined_again_sooner() {
         let health = Health::default();
         health.activate(1, 0);
         assert_eq!(fail(&health, 10, 0, false), Verdict::Quarantined(FIRST_PAUSE_MS));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn build_that_runs_over_its_deadline_again_and_again_gets_less_time() {
+    fn repeated_overruns_shorten_the_deadline() {
         let haste = Haste::default();
         let divisors = |n: usize| -> Vec<u32> {
             let after = |_| {

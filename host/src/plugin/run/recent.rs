@@ -1,7 +1,8 @@
 //! The recent calls of each scope: what a new build is tried on, and what an operator looks back at.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// The most calls of one scope that are remembered.
@@ -13,28 +14,29 @@ const SHARE_OF_A_SCOPE: usize = 2;
 /// The calls of the scopes of one plugin on one thread, in their order. The oldest are forgotten first.
 #[derive(Debug)]
 pub(super) struct Recent<C> {
-    calls: BTreeMap<u64, Kept<C>>,
-    scopes: HashMap<Arc<str>, OfScope>,
+    scopes: HashMap<Arc<str>, OfScope<C>>,
+    /// Each scope once, with the number of its oldest call or of one that is forgotten: the oldest of all is found by looking again.
+    oldest: BinaryHeap<Reverse<(u64, Arc<str>)>>,
     last: u64,
     bytes: usize,
 }
 
 #[derive(Debug)]
 struct Kept<C> {
-    scope: Arc<str>,
+    number: u64,
     bytes: usize,
     call: C,
 }
 
-#[derive(Debug, Default)]
-struct OfScope {
-    numbers: VecDeque<u64>,
+#[derive(Debug)]
+struct OfScope<C> {
+    calls: VecDeque<Kept<C>>,
     bytes: usize,
 }
 
 impl<C> Default for Recent<C> {
     fn default() -> Self {
-        Self { calls: BTreeMap::new(), scopes: HashMap::new(), last: 0, bytes: 0 }
+        Self { scopes: HashMap::new(), oldest: BinaryHeap::new(), last: 0, bytes: 0 }
     }
 }
 
@@ -47,41 +49,62 @@ impl<C: Clone> Recent<C> {
         }
         self.last += 1;
         self.bytes += bytes;
-        self.calls.insert(self.last, Kept { scope: scope.clone(), bytes, call });
-        let of_scope = self.scopes.entry(scope.clone()).or_default();
-        of_scope.numbers.push_back(self.last);
-        of_scope.bytes += bytes;
-        while let Some(of_scope) = self.scopes.get(scope)
-            && (of_scope.numbers.len() > CALLS_OF_A_SCOPE || of_scope.bytes > share)
-            && let Some(&oldest) = of_scope.numbers.front()
-        {
-            self.forget(oldest);
-        }
-        while self.bytes > max_bytes
-            && let Some((&oldest, _)) = self.calls.first_key_value()
-        {
-            self.forget(oldest);
-        }
-    }
-
-    /// Forgets a call, which is the oldest of its scope.
-    fn forget(&mut self, number: u64) {
-        let Some(Kept { scope, bytes, .. }) = self.calls.remove(&number) else { return };
-        self.bytes -= bytes;
-        if let Entry::Occupied(mut of_scope) = self.scopes.entry(scope) {
-            of_scope.get_mut().numbers.pop_front();
-            of_scope.get_mut().bytes -= bytes;
-            if of_scope.get().numbers.is_empty() {
-                of_scope.remove();
+        let kept = Kept { number: self.last, bytes, call };
+        match self.scopes.get_mut(scope) {
+            Some(of_scope) => {
+                of_scope.calls.push_back(kept);
+                of_scope.bytes += bytes;
+                while of_scope.calls.len() > CALLS_OF_A_SCOPE || of_scope.bytes > share {
+                    self.bytes -= of_scope.forget_oldest();
+                }
+            }
+            None => {
+                self.oldest.push(Reverse((self.last, scope.clone())));
+                self.scopes.insert(scope.clone(), OfScope { calls: VecDeque::from([kept]), bytes });
             }
         }
+        while self.bytes > max_bytes && self.forget_oldest() {}
+    }
+
+    /// Forgets the oldest of all calls, or finds out which it is. Returns false if there is none.
+    fn forget_oldest(&mut self) -> bool {
+        let Some(mut oldest) = self.oldest.peek_mut() else { return false };
+        let Reverse((number, scope)) = &mut *oldest;
+        let of_scope = self.scopes.get_mut(scope);
+        let next = of_scope.and_then(|of_scope| {
+            if of_scope.calls.front()?.number == *number {
+                self.bytes -= of_scope.forget_oldest();
+            }
+            Some(of_scope.calls.front()?.number)
+        });
+        match next {
+            Some(next) => *number = next,
+            None => {
+                let Reverse((_, scope)) = PeekMut::pop(oldest);
+                self.scopes.remove(&scope);
+            }
+        }
+        true
     }
 
     /// The calls that are remembered, the oldest first: of one scope, or of all.
     pub(super) fn calls(&self, scope: Option<&str>) -> Vec<C> {
-        let Some(scope) = scope else { return self.calls.values().map(|kept| kept.call.clone()).collect() };
-        let numbers = self.scopes.get(scope).into_iter().flat_map(|scope| &scope.numbers);
-        numbers.filter_map(|number| Some(self.calls.get(number)?.call.clone())).collect()
+        if let Some(scope) = scope {
+            let calls = self.scopes.get(scope).into_iter().flat_map(|of_scope| &of_scope.calls);
+            return calls.map(|kept| kept.call.clone()).collect();
+        }
+        let mut all: Vec<_> = self.scopes.values().flat_map(|of_scope| &of_scope.calls).collect();
+        all.sort_unstable_by_key(|kept| kept.number);
+        all.into_iter().map(|kept| kept.call.clone()).collect()
+    }
+}
+
+impl<C> OfScope<C> {
+    /// Returns the bytes that the call kept.
+    fn forget_oldest(&mut self) -> usize {
+        let bytes = self.calls.pop_front().map_or(0, |kept| kept.bytes);
+        self.bytes -= bytes;
+        bytes
     }
 }
 

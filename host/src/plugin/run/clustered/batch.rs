@@ -54,8 +54,8 @@ pub(super) enum Step {
     Later(Box<Envelope>, Box<Later>, Outstanding),
     /// An event is done with, and gets its answer from the event with the documents that are fetched now.
     Fetch(Box<Fetching>),
-    /// A forwarded event that was done with before is answered in this batch. What it hears otherwise, should the batch be refused:
-    /// nobody else would answer it.
+    /// The late reply to a forwarded event, and the one that is given should the batch be refused: the next owner does not know
+    /// the event.
     Late(EventId, Option<WireOutcome>),
 }
 

@@ -33,13 +33,15 @@ impl ThreadState {
         }
     }
 
-    /// Whether an event is the outcome of a promise that this node has to do with no more: another owner has, or it was
-    /// handled.
-    pub(in crate::plugin::run) fn is_outdated(&self, envelope: &Envelope) -> bool {
-        let Event::Saved { promise, .. } = &envelope.event else { return false };
-        if self.partitions.is_none() {
-            return false;
+    /// Whether another copy of an event was handled, or it is the outcome of a promise that this node has to do with no more:
+    /// another owner has, or it was handled.
+    pub(in crate::plugin::run) fn is_outdated(&mut self, envelope: &Envelope) -> bool {
+        let Some(partitions) = &mut self.partitions else { return false };
+        let owned = partitions.owned(Partition::of(&envelope.address.key));
+        if owned.is_some_and(|owned| !owned.has_yet_to_handle(&envelope.reply)) {
+            return true;
         }
+        let Event::Saved { promise, .. } = &envelope.event else { return false };
         let place = self.scopes.find(envelope.plugin.number, &envelope.address.key);
         let is_expected = place.is_some_and(|place| self.scopes[place].promised.contains_key(&promise.id));
         if let Some(store) = self.shared.store.as_ref().filter(|_| !is_expected) {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 
 use super::batch::{Batch, Fetching, InFlight, Later, Outstanding, Step};
-use super::node::{moved, not_known};
+use super::later::moved_outcome;
+use super::node::not_known;
 use super::output::Output;
 use super::partitions::{Owned, Phase};
 use super::records::plugins_record;
@@ -35,7 +36,7 @@ impl ThreadState {
             let Envelope { address, event, reply, .. } = envelope;
             return match (reply, outcome) {
                 (ReplyTo::Node { id, stage: Stage::Fetched }, _) => {
-                    self.pass_late(Partition::of(&address.key), id, Some(Err((&moved()).into())));
+                    self.pass_late(Partition::of(&address.key), id, moved_outcome());
                 }
                 // An event of another node is in Redis, for the owner of its scope.
                 (ReplyTo::Node { .. }, _) | (_, None) => {}
@@ -51,7 +52,7 @@ impl ThreadState {
                 self.done_with(Partition::of(key), id);
                 self.output(key, [id.origin], Output::Answer { number: id.number, outcome });
             }
-            Stage::Fetched => self.late(key, id, outcome, Some(Err((&moved()).into()))),
+            Stage::Fetched => self.late_or(key, id, outcome, moved_outcome()),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Answers that come after the commit of their event: when all nodes have counted, or when a durable scope is on disk.
+//! Late replies, which come after the commit of their event: when all nodes have counted, or when a durable scope is on disk.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::batch::{Fetching, Later, Outstanding, Step};
 use super::news::News;
-use super::node::Node;
+use super::node::{Node, moved};
 use super::output::Output;
 use super::questions::{ANSWER_WITHIN, Question, Reply};
 use super::wire::{WireOutcome, encode, wire_audiences};
@@ -85,8 +85,13 @@ impl ThreadState {
         self.fetch(&plugin, &address, &event, fetch, reply, Some(outstanding));
     }
 
+    /// Answers a forwarded event that was done with before, whatever becomes of this batch.
+    pub(super) fn late(&mut self, key: &str, id: EventId, outcome: Option<WireOutcome>) {
+        self.late_or(key, id, outcome.clone(), outcome);
+    }
+
     /// Answers a forwarded event that was done with before. `otherwise` is what it hears if this batch is refused.
-    pub(super) fn late(
+    pub(super) fn late_or(
         &mut self,
         key: &str,
         id: EventId,
@@ -132,6 +137,11 @@ impl ThreadState {
             (None, None) => self.settle(envelope, Some(Ok(answer))),
         }
     }
+}
+
+/// The outcome of an event that [`moved`].
+pub(super) fn moved_outcome() -> Option<WireOutcome> {
+    Some(Err((&moved()).into()))
 }
 
 /// What all nodes have counted.

@@ -12,7 +12,7 @@ use crate::model::{ErrorCode, Failure, NodeId};
 use crate::protocol::Outgoing;
 
 /// How often a node is asked that does not answer, though it lives.
-const MAX_ATTEMPTS: usize = 30;
+const MAX_QUESTIONS: usize = 30;
 
 /// This host as a node of a cluster.
 #[derive(Debug)]
@@ -132,8 +132,8 @@ impl Node {
         let cluster = self.cluster.clone();
         self.cluster.spawn(async move {
             let mut attempts = 0;
-            while attempts < MAX_ATTEMPTS {
-                // Without Redis nobody hears.
+            while attempts < MAX_QUESTIONS {
+                // A question is lost while Redis is away.
                 attempts += usize::from(cluster.is_up());
                 let answers = cluster.ask(vec![to], question.clone(), within).await;
                 if answers.iter().any(|(_, answer)| answer.is_some()) || !cluster.view().nodes.contains_key(&to) {
@@ -150,14 +150,14 @@ impl Node {
     }
 }
 
-/// The failure of a committed event whose documents come when another node owns its scope.
+/// The failure of an event that was committed here, and whose documents come when another node owns its scope.
 pub(super) fn moved() -> Failure {
     let message =
         "it was handled, but its scope has moved to another node before the answer: look before you try again";
     Failure::new(ErrorCode::FeatureUnavailable, message)
 }
 
-/// The failure of an event that a node has handled that has gone before it answered.
+/// The failure of an event whose owner died between its commit and its late reply.
 pub(super) fn no_answer() -> Failure {
     let message = "it was handled, but the node that was to answer has gone: look before you try again";
     Failure::new(ErrorCode::FeatureUnavailable, message)

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn node_that_was_never_in_a_view_has_gone_after_a_while() {
+    fn unseen_node_counts_as_gone_after_a_time() {
         let nodes = |numbers: &[u16]| -> HashSet<NodeId> { numbers.iter().map(|number| NodeId(*number)).collect() };
         let mut absent = Absent::default();
         let mut look = |now, numbers| absent.look(nodes(numbers), &nodes(&[1]), now);

@@ -87,7 +87,7 @@ impl Forwarding {
         }
     }
 
-    /// Takes the committed events of a partition whose owners have gone: nobody else can answer them.
+    /// Takes the committed events of a partition whose owners died before their late replies: the next owners do not know them.
     pub(super) fn take_abandoned(&self, partition: Partition, view: &View, now: u64) -> Vec<Forwarded> {
         let mut table = self.table(partition);
         let is_abandoned = |_: &u64, underway: &mut Underway| {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::later::moved_outcome;
 use super::node::moved;
 use super::partitions::Phase;
 use super::wire::{WireEnvelope, WireEvent, encode};
@@ -29,7 +30,6 @@ impl ThreadState {
         let slot = partitions.slot(partition);
         let is_ready = slot.waiting.is_empty() && is_up;
         match &slot.phase {
-            Phase::Owned(owned) if !owned.has_yet_to_handle(&envelope.reply) => {}
             Phase::Owned(owned) if is_ready && owned.is_ready() => return Some(envelope),
             Phase::Foreign if is_ready => self.forward(partition, envelope),
             _ => {
@@ -57,7 +57,7 @@ impl ThreadState {
         let Envelope { plugin, address, event, reply } = envelope;
         match reply {
             ReplyTo::Node { id, stage: Stage::Fetched } => {
-                return self.pass_late(partition, id, Some(Err((&moved()).into())));
+                return self.pass_late(partition, id, moved_outcome());
             }
             // It is in Redis, for the next owner.
             ReplyTo::Node { .. } => return,
@@ -73,11 +73,6 @@ impl ThreadState {
         let bytes =
             encode(&WireEnvelope { plugin: plugin.name.as_str().into(), scope: (*address.key).into(), event: wire });
         node.forwarding.forward(&node.cluster, partition, bytes.into(), event, reply);
-    }
-
-    fn has_yet_to_handle(&mut self, partition: Partition, envelope: &Envelope) -> bool {
-        let owned = self.partitions.as_mut().and_then(|partitions| partitions.owned(partition));
-        owned.is_none_or(|owned| owned.has_yet_to_handle(&envelope.reply))
     }
 
     /// Handles or forwards the events that wait, as far as is possible now.
@@ -97,8 +92,6 @@ impl ThreadState {
             let is_owned = matches!(slot.phase, Phase::Owned(_));
             let Some((_, envelope)) = slot.waiting.pop_front() else { return };
             match is_owned {
-                // Another copy of it may have been handled meanwhile.
-                true if !self.has_yet_to_handle(partition, &envelope) => {}
                 true => self.handle_here(envelope),
                 false => self.forward(partition, envelope),
             }

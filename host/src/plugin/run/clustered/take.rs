@@ -12,9 +12,7 @@ use super::output::Output;
 use super::partitions::{Owned, Phase};
 use super::pending::Forwarded;
 use super::records::{Subject, is_plugins, parse, plugins_of};
-use super::wire::{
-    WireAsk, WireEnvelope, WireMembership, WireOutcome, WireOutput, WireState, WireTimer, decode, outcome_to_wire,
-};
+use super::wire::{WireAsk, WireEnvelope, WireMembership, WireOutput, WireState, WireTimer, decode, outcome_to_wire};
 use crate::cluster::{Committed, EventId, Partition, Snapshot, View};
 use crate::ledger::Charge;
 use crate::model::{ConnId, ErrorCode, Failure, Identity, NodeId};
@@ -45,8 +43,7 @@ impl ThreadState {
             News::Output { partition, output } => self.perform_outputs(partition, &output),
             News::Settle(envelope, failure) => self.settle(*envelope, Some(Err(failure))),
             News::Late { key, id, outcome } => {
-                let outcome = Some(outcome_to_wire(&outcome));
-                self.late(&key, id, outcome.clone(), outcome);
+                self.late(&key, id, Some(outcome_to_wire(&outcome)));
                 self.flush_if_full(Partition::of(&key));
             }
             News::Reachable(is_up) => {
@@ -269,10 +266,7 @@ impl ThreadState {
                     ReplyTo::Node { id, stage: Stage::Waiting } => {
                         self.refuse_forwarded(Partition::of(&address.key), id, &failure);
                     }
-                    ReplyTo::Node { id, .. } => {
-                        let failure: Option<WireOutcome> = Some(Err((&failure).into()));
-                        self.late(&address.key, id, failure.clone(), failure);
-                    }
+                    ReplyTo::Node { id, .. } => self.late(&address.key, id, Some(Err((&failure).into()))),
                     reply => self.shared.answer(event.name(), reply, Err(failure), &self.wakes),
                 }
             }
