@@ -26,6 +26,9 @@ const BASELINE: &str = "INSTRUCTIONS_BASELINE";
 /// The number of members of the room that receives the events.
 const ROOM: usize = 100;
 
+/// More deliveries than a shard remembers.
+const REMEMBERED: usize = 5000;
+
 /// The cost of each path when the baseline was written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +93,10 @@ async fn count() -> anyhow::Result<BTreeMap<String, u64>> {
     for (member, other) in plain.members.iter_mut().zip(&mut socket_io.members) {
         member.ask(&join_plain, b"{\"id\":7,").await?;
         other.ask(&client_frame(join_socket_io.as_bytes()), b"430[").await?;
+    }
+    // What is remembered of the past has its greatest size from then on: each event takes the place of another.
+    for _ in 0..REMEMBERED / 64 {
+        plain.publish(64, b"{\"event\":\"message\"").await?;
     }
     counted.begin();
 
