@@ -25,7 +25,7 @@ pub struct Cause {
     /// The build; none where a service has emitted straight to connections.
     pub build: Option<Arc<GenerationId>>,
     /// The name of the event that it handled.
-    pub event: Box<str>,
+    pub event: Arc<str>,
     /// The user or the service that the event came from, if it came from one.
     pub sender: Option<Arc<str>>,
     /// The scope that handled it.

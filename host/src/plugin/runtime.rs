@@ -244,7 +244,8 @@ impl Runtime {
         let place = Some(self.0.shared.senders.admit(&identity.principal, backlog, payload.bytes(), now)?);
         let member = Member { connection, identity };
         let origin = Origin::Client(member.clone());
-        let event = Event::Message { event: event.into(), origin, payload, wants_reply: id.is_some(), place };
+        let event = destination.event.clone();
+        let event = Event::Message { event, origin, payload, wants_reply: id.is_some(), place };
         let reply = ReplyTo::Client { connection, id, read_at };
         let envelope = Envelope { plugin, address, event, reply };
         match rooms.filter(|_| verdict != Verdict::Allowed) {
@@ -288,7 +289,8 @@ impl Runtime {
         let origin = Origin::Service(service.into());
         let plugin = destination.plugin.clone();
         let place = Some(Reservation::of_service(&plugin.backlog, &plugin.name, payload.bytes())?);
-        let event = Event::Message { event: event.into(), origin, payload, wants_reply: true, place };
+        let event = destination.event.clone();
+        let event = Event::Message { event, origin, payload, wants_reply: true, place };
         let (caller, answer) = oneshot::channel();
         let reply = ReplyTo::Caller { caller, once: once.map(Box::new) };
         self.0.shared.submit(Envelope { plugin, address, event, reply });

@@ -129,7 +129,7 @@ pub(crate) enum Flow {
 #[derive(Debug)]
 pub(crate) enum Event {
     Message {
-        event: Box<str>,
+        event: Arc<str>,
         origin: Origin,
         payload: Payload,
         wants_reply: bool,
@@ -320,6 +320,14 @@ impl Event {
                 Some(member) => Flow::Sender(member.identity.principal.clone()),
                 None => Flow::Scope(scope.clone()),
             },
+        }
+    }
+
+    /// The event's name, shared with its route where it is a message.
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        match self {
+            Self::Message { event, .. } => event.clone(),
+            other => other.name().into(),
         }
     }
 

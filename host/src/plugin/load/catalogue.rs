@@ -300,6 +300,8 @@ pub(crate) struct FailedStart {
 /// The route of an event: the plugin, the scope template, and the permitted origins.
 #[derive(Debug, Clone)]
 pub(crate) struct Destination {
+    /// The event's name.
+    pub(crate) event: Arc<str>,
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) from_client: bool,
     pub(crate) from_service: bool,
@@ -339,6 +341,7 @@ impl Catalogue {
             namespaces.extend(manifest.namespaces.iter().cloned());
             for (event, route) in &manifest.routes {
                 let destination = Destination {
+                    event: event.as_str().into(),
                     plugin: plugin.clone(),
                     from_client: route.from_client,
                     from_service: route.from_service,

@@ -106,7 +106,7 @@ impl Default for PluginConfig {
             call_deadline: Duration::from_millis(50),
             memory_bytes: 33_554_432,
             state_bytes: 65_536,
-            recent_bytes: 4_194_304,
+            recent_bytes: 1_048_576,
             canary: CanaryBounds::default(),
             cache_dir: None,
             components_dir: None,

@@ -119,7 +119,7 @@ fn note_cause(visit: &Visit<'_>, generation: &Generation, facts: Facts, effects:
         };
         Arc::new(Cause {
             build: Some(generation.id.clone()),
-            event: event.name().into(),
+            event: event.shared_name(),
             sender,
             scope: address.key.clone(),
             sequence: facts.sequence,

@@ -246,7 +246,7 @@ impl WireEvent {
     pub(super) fn of(event: &Event) -> Option<Self> {
         Some(match event {
             Event::Message { event, origin, payload, wants_reply, .. } => Self::Message {
-                event: event.clone(),
+                event: (**event).into(),
                 origin: match origin {
                     Origin::Client(member) => WireOrigin::Client(member.into()),
                     Origin::Host(member) => WireOrigin::Host(member.into()),
@@ -286,7 +286,7 @@ impl WireEvent {
                     WireOrigin::Host(member) => Origin::Host(member.into()),
                     WireOrigin::Service(name) => Origin::Service(name.into()),
                 };
-                Event::Message { event, origin, payload: payload.try_into()?, wants_reply, place: None }
+                Event::Message { event: event.into(), origin, payload: payload.try_into()?, wants_reply, place: None }
             }
             Self::Joined(member) => Event::Joined(member.into()),
             Self::Left { member, by_scope, is_gone } => {
