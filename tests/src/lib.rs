@@ -21,7 +21,7 @@
 //! - [`Script`]: the scripts that run third-party clients
 //! - [`cost`]: the worst cost of payloads within the limits
 //! - [`restarts`]: kills in the middle of a change, and the starts after them
-//! - [`smith`]: components that nobody wrote
+//! - [`smith`]: generated components, most of them invalid
 //! - [`Random`]: pseudo-random numbers from a seed
 //! - [`raw`]: WebSockets without a library, for load generators
 //! - [`swaps`]: swaps of all features under load

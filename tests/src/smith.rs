@@ -1,4 +1,4 @@
-//! Components that nobody wrote: random bytes behind a component's header, and features with a few bits changed. A host refuses
+//! Generated components, most of them invalid: random bytes behind a component's header, and features with a few bits changed. A host refuses
 //! each of them with a step and a reason, or runs it, and serves on. (`tests/fuzz` has random components that are valid.)
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const LOOK_AFTER: usize = 20;
 /// How many components a host refused at each step, and how many it ran (`loaded`).
 pub type Outcomes = BTreeMap<String, usize>;
 
-/// A component that nobody wrote.
+/// A generated component.
 fn forge(random: &mut Random, features: &[Vec<u8>]) -> Vec<u8> {
     if random.below(4) == 0 {
         let n = random.below(200);

@@ -77,7 +77,7 @@ pub(super) fn load(args: &LoadArgs) -> anyhow::Result<()> {
     print_json(&loaded)
 }
 
-/// Prints what came of a trial. Fails if the component is refused.
+/// Prints the result of a trial. Fails if the component is refused.
 fn show_trial(file: &Path, trial: &Value) -> anyhow::Result<()> {
     print(&differences(&comparison_of(trial)?))?;
     match trial["refused"].as_str() {
@@ -86,7 +86,7 @@ fn show_trial(file: &Path, trial: &Value) -> anyhow::Result<()> {
     }
 }
 
-/// Waits until a shadow has ended, and prints what came of it. Fails if the component made something else of any event.
+/// Waits until a shadow has ended, and prints its result. Fails if the component made something else of any event.
 fn await_shadow(api: &ApiArgs, begun: &Value, promotes: bool) -> anyhow::Result<()> {
     let name = begun["candidate"]["name"].as_str().context("the host's answer names no plugin")?;
     let path = format!("/v1/plugins/{}/rollout", checked(name)?);

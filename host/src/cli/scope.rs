@@ -26,7 +26,7 @@ pub(super) struct ScopeArgs {
     /// Show the state at this time, and the events since: a time before now, as -30s, or a date, as 2026-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = parse_time)]
     at: Option<i64>,
-    /// Show what came of each event.
+    /// Show the outcome of each event.
     #[arg(long)]
     step: bool,
     /// Show what this component would have made of the events.

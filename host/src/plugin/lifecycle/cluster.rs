@@ -181,8 +181,7 @@ impl Lifecycle {
         let digests = |record: &Record| record.installed().map(|one| one.digest.clone()).collect::<BTreeSet<_>>();
         let dropped: Vec<_> = digests(before).difference(&digests(record)).cloned().collect();
         let known = self.store.records().iter().map(|record| record.revision).max().unwrap_or(0);
-        self.wait_until_put_back(registry, known)?;
-        registry.change(&Proposal {
+        let proposal = Proposal {
             name: &record.name,
             before: before.revision,
             known,
@@ -190,7 +189,13 @@ impl Lifecycle {
             record: &text_of(record)?,
             components: &components,
             dropped: &dropped,
-        })
+        };
+        if let Some(changed) = registry.change(&proposal)? {
+            return Ok(Some(changed));
+        }
+        // Another node was quicker, or Redis has lost the registry.
+        self.wait_until_put_back(registry, known)?;
+        registry.change(&proposal)
     }
 
     /// Waits until the nodes have put back what Redis has lost of the registry, which they do together: of a record the newest

@@ -24,7 +24,7 @@ impl Lifecycle {
         let _ = tokio::time::timeout(within, full).await;
         let recorded = plugin.recorder.end();
         let replayed = self.request(move |lifecycle| {
-            // The same input gives the same output, so what came of a call need not be noted while clients wait.
+            // The same input gives the same output, so the outcome of a call need not be noted while clients wait.
             let (ticker, mut replayer) = (&lifecycle.shared.ticker, Replayer::default());
             let options = lifecycle.shared.config.case_options(&plugin.name);
             let ended = recorded.into_iter().map(|call| {

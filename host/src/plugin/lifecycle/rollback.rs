@@ -42,7 +42,7 @@ impl Lifecycle {
         }
         let ended = plugin.rollout_ended.swap(0, Ordering::Relaxed);
         if goal == Goal::Before && ended > 0 && ended + JUST_NOW_MS > self.shared.clock.uptime_ms() {
-            // Whoever asks may not know it, and mean the canary.
+            // The operator may not know it, and mean the canary.
             let message = format!(
                 "the canary of {name} has just been rolled back by itself, and generation {} runs: ask again to roll that back, too",
                 current.id.generation

@@ -1,4 +1,4 @@
-//! A look at one scope and at its past: what came of its events, and what another build would have done.
+//! A look at one scope and at its past: the outcomes of its events, and what another build would have done.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ pub struct MemberReport {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PastEvent {
-    /// The call as a case file, with what came of it.
+    /// The call as a case file, with its outcome.
     pub case: Value,
     /// Whether the host has committed that. It has not where the feature or the host refused the event, or the feature failed.
     #[serde(rename = "committed")]
@@ -150,7 +150,7 @@ impl Lifecycle {
         let mut state = view.calls.first().and_then(|call| call.state.clone());
         for call in &view.calls {
             if call.facts.sequence == 1 {
-                // A scope that was gone begins anew.
+                // The scope is new, or was evicted and begins anew.
                 state.clone_from(&call.state);
             }
             let before = self.end_of(plugin, call, &mut then);
@@ -317,11 +317,11 @@ impl Lifecycle {
         replayer.call_again(self.loader.ticker(), (&build, &newer), call)
     }
 
-    /// A call as a case file with what came of it.
+    /// A call as a case file with its outcome.
     fn past_event(&self, plugin: &Plugin, call: &Call, end: CaseEnd) -> PastEvent {
         let options = self.shared.config.case_options(&plugin.name);
         let mut case = serde_json::to_value(call.case(end, &options)).unwrap_or_default();
-        // What came of it repeats what was left out.
+        // The outcome repeats what was left out.
         redact_fields(&mut case["end"], &options.redact);
         PastEvent { case, is_committed: call.is_committed(), instead: None, differences: Vec::new() }
     }
